@@ -1,0 +1,3 @@
+//! Placeholder until the store is filled.
+/// In memory.
+pub struct MemoryStore;

@@ -1,0 +1,115 @@
+//! What is read back: rows of sales, items, reservations and decisions.
+
+use flash_types::{
+    BuyerId, IdempotencyKey, ItemId, ItemIndex, ItemUnits, Money, PaymentRef, ReservationState,
+    SaleDefinition, SaleNo, SaleState, Serial, Timestamp,
+};
+use smallvec::SmallVec;
+
+use crate::Decision;
+
+/// A sale as stored.
+#[derive(Debug, Clone)]
+pub struct SaleRow {
+    /// Its number.
+    pub sale_no: SaleNo,
+    /// Where it stands.
+    pub state: SaleState,
+    /// Its plan.
+    pub definition: SaleDefinition,
+    /// It left memory: not loaded at start, read through the store.
+    pub is_retired: bool,
+    /// Its items, by index.
+    pub items: Vec<ItemRow>,
+}
+
+/// Counters of one item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ItemRow {
+    /// Place in the definition.
+    pub index: ItemIndex,
+    /// Its name.
+    pub item: ItemId,
+    /// Where its units are.
+    pub units: ItemUnits,
+}
+
+/// One line of a stored reservation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoredLine {
+    /// Which item.
+    pub item: ItemIndex,
+    /// How many units.
+    pub units: u32,
+    /// Price of one unit.
+    pub unit_price_minor: Money,
+    /// Units refunded, restocked or not.
+    pub refunded_units: u32,
+    /// Of those, units that were restocked: they no longer count against the buyer's limit.
+    pub restocked_units: u32,
+}
+
+/// A stored reservation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReservationRow {
+    /// Its serial.
+    pub serial: Serial,
+    /// Its sale.
+    pub sale_no: SaleNo,
+    /// Who bought.
+    pub buyer: BuyerId,
+    /// The key that won.
+    pub key: IdempotencyKey,
+    /// Where it stands.
+    pub state: ReservationState,
+    /// What is set aside.
+    pub lines: SmallVec<[StoredLine; 1]>,
+    /// When it was reserved.
+    pub created_at: Timestamp,
+    /// Until when it is kept unpaid.
+    pub expires_at: Timestamp,
+    /// The payment that confirmed it.
+    pub payment_ref: Option<PaymentRef>,
+}
+
+/// A stored decision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DecisionRow {
+    /// The sale.
+    pub sale_no: SaleNo,
+    /// What was decided for which reference.
+    pub decision: Decision,
+    /// The change that recorded it, for refunds and stock changes: its facts as JSON.
+    /// Refund: `{"restock":bool,"lines":[[item_index,units],…]}`.
+    /// Stock change: `{"item":index,"asked":n,"applied":n}`.
+    pub detail: Option<String>,
+}
+
+/// Which reservations of a sale.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ReservationFilter {
+    /// Only this buyer's.
+    pub buyer: Option<BuyerId>,
+    /// Only in this state.
+    pub state: Option<ReservationState>,
+}
+
+/// Which part of a list.
+#[derive(Debug, Clone, Copy)]
+pub struct Page {
+    /// Only what comes after it.
+    pub after: Serial,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// What a store hands over at start, one piece at a time: each sale before its reservations and decisions;
+/// reservations ascending by serial. Retired sales come without reservations and decisions.
+pub trait Loaded {
+    /// A sale with its items.
+    fn sale(&mut self, sale: SaleRow);
+    /// A reservation of a sale that was handed over before.
+    fn reservation(&mut self, reservation: ReservationRow);
+    /// A decision of a sale that was handed over before.
+    fn decision(&mut self, decision: DecisionRow);
+}

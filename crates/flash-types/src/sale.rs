@@ -1,0 +1,307 @@
+//! A sale as its merchant plans it, and its states.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Currency, ItemId, Money, SaleId, Timestamp, bounds};
+
+/// Where a sale stands.
+// Draft -> Published -> Open <-> Paused; (Published | Open | Paused) -> Closed; any -> Frozen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SaleState {
+    /// Being planned; nobody else sees it.
+    Draft,
+    /// Announced, not started.
+    Published,
+    /// Selling.
+    Open,
+    /// Stopped by the merchant for a while.
+    Paused,
+    /// Over; reservations still open may be paid until they expire.
+    Closed,
+    /// Stopped by the engine: its books do not balance, or acknowledged writes are lost.
+    Frozen,
+}
+
+impl SaleState {
+    /// The word on the wire and in the store.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Draft => "draft",
+            Self::Published => "published",
+            Self::Open => "open",
+            Self::Paused => "paused",
+            Self::Closed => "closed",
+            Self::Frozen => "frozen",
+        }
+    }
+
+    /// Reads the word.
+    pub fn parse(text: &str) -> Option<Self> {
+        [
+            Self::Draft,
+            Self::Published,
+            Self::Open,
+            Self::Paused,
+            Self::Closed,
+            Self::Frozen,
+        ]
+        .into_iter()
+        .find(|state| state.as_str() == text)
+    }
+}
+
+/// Whether a purchase needs a ticket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TicketRule {
+    /// No ticket.
+    #[default]
+    Off,
+}
+
+/// Who may try, and how often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdmissionRules {
+    /// Whether a purchase needs a ticket.
+    #[serde(default)]
+    pub ticket: TicketRule,
+    /// Tries of one buyer per second, sustained.
+    #[serde(default = "defaults::buyer_rate_per_s")]
+    pub buyer_rate_per_s: u32,
+    /// Tries of one buyer at once.
+    #[serde(default = "defaults::buyer_burst")]
+    pub buyer_burst: u32,
+    /// Tries from one address per second, sustained.
+    #[serde(default = "defaults::address_rate_per_s")]
+    pub address_rate_per_s: u32,
+    /// Tries from one address at once.
+    #[serde(default = "defaults::address_burst")]
+    pub address_burst: u32,
+}
+
+impl Default for AdmissionRules {
+    fn default() -> Self {
+        Self {
+            ticket: TicketRule::Off,
+            buyer_rate_per_s: defaults::buyer_rate_per_s(),
+            buyer_burst: defaults::buyer_burst(),
+            address_rate_per_s: defaults::address_rate_per_s(),
+            address_burst: defaults::address_burst(),
+        }
+    }
+}
+
+mod defaults {
+    pub fn payment_window_s() -> u32 {
+        300
+    }
+    pub fn buyer_rate_per_s() -> u32 {
+        5
+    }
+    pub fn buyer_burst() -> u32 {
+        10
+    }
+    pub fn address_rate_per_s() -> u32 {
+        50
+    }
+    pub fn address_burst() -> u32 {
+        100
+    }
+}
+
+/// What the merchant wants to reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Goal {
+    /// Paid orders.
+    pub orders: u64,
+}
+
+/// One product line of a sale.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ItemDefinition {
+    /// Its name.
+    pub item: ItemId,
+    /// For people.
+    pub title: String,
+    /// Price outside of the sale, minor units.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub list_price_minor: Option<Money>,
+    /// Price in the sale, minor units.
+    pub sale_price_minor: Money,
+    /// Units for sale.
+    pub stock_units: u32,
+    /// Most units of this item for one buyer over the whole sale; none if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub units_per_buyer_max: Option<u32>,
+    /// Planned releases. Not built: only the neutral value is taken.
+    #[serde(default)]
+    pub waves: [(); 0],
+}
+
+/// A sale as its merchant plans it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SaleDefinition {
+    /// Its name.
+    pub sale_id: SaleId,
+    /// For people.
+    pub title: String,
+    /// Sales that belong together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub series: Option<String>,
+    /// When it opens.
+    pub starts_at: Timestamp,
+    /// When it closes.
+    pub ends_at: Timestamp,
+    /// Of all prices.
+    pub currency: Currency,
+    /// How long a reservation is kept unpaid, seconds.
+    #[serde(default = "defaults::payment_window_s")]
+    pub payment_window_s: u32,
+    /// What the merchant wants to reach.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub goal: Option<Goal>,
+    /// Who may try.
+    #[serde(default)]
+    pub admission: AdmissionRules,
+    /// What is sold.
+    pub items: Vec<ItemDefinition>,
+}
+
+impl SaleDefinition {
+    /// Holds every field against its bounds.
+    ///
+    /// # Errors
+    /// One sentence that names the field and what would be taken.
+    pub fn check(&self) -> Result<(), String> {
+        check_title("title", &self.title)?;
+        if let Some(series) = &self.series {
+            check_title("series", series)?;
+        }
+        if self.ends_at <= self.starts_at {
+            return Err("ends_at must lie after starts_at".into());
+        }
+        check_range(
+            "payment_window_s",
+            self.payment_window_s,
+            bounds::PAYMENT_WINDOW_S_MIN,
+            bounds::PAYMENT_WINDOW_S_MAX,
+        )?;
+        let AdmissionRules {
+            ticket: _,
+            buyer_rate_per_s,
+            buyer_burst,
+            address_rate_per_s,
+            address_burst,
+        } = self.admission;
+        check_range(
+            "admission.buyer_rate_per_s",
+            buyer_rate_per_s,
+            1,
+            bounds::RATE_PER_S_MAX,
+        )?;
+        check_range("admission.buyer_burst", buyer_burst, 1, bounds::BURST_MAX)?;
+        check_range(
+            "admission.address_rate_per_s",
+            address_rate_per_s,
+            1,
+            bounds::RATE_PER_S_MAX,
+        )?;
+        check_range(
+            "admission.address_burst",
+            address_burst,
+            1,
+            bounds::BURST_MAX,
+        )?;
+        if self.items.is_empty() || self.items.len() > bounds::ITEMS_MAX {
+            return Err(format!("items must be 1-{} items", bounds::ITEMS_MAX));
+        }
+        for (index, item) in self.items.iter().enumerate() {
+            if self.items[..index]
+                .iter()
+                .any(|earlier| earlier.item == item.item)
+            {
+                return Err(format!(
+                    "items[{index}].item {:?} stands there twice",
+                    item.item.as_str()
+                ));
+            }
+            check_title(&format!("items[{index}].title"), &item.title)?;
+            check_price(
+                &format!("items[{index}].sale_price_minor"),
+                item.sale_price_minor,
+            )?;
+            if let Some(list_price) = item.list_price_minor {
+                check_price(&format!("items[{index}].list_price_minor"), list_price)?;
+            }
+            if item.units_per_buyer_max == Some(0) {
+                return Err(format!(
+                    "items[{index}].units_per_buyer_max must be 1-4294967295; leave it out for no limit"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_title(field: &str, title: &str) -> Result<(), String> {
+    let is_good = !title.trim().is_empty()
+        && title.len() <= bounds::TITLE_BYTES_MAX
+        && !title.chars().any(char::is_control);
+    if is_good {
+        Ok(())
+    } else {
+        Err(format!(
+            "{field} must be 1-{} bytes without control characters",
+            bounds::TITLE_BYTES_MAX
+        ))
+    }
+}
+
+fn check_range(field: &str, value: u32, min: u32, max: u32) -> Result<(), String> {
+    if (min..=max).contains(&value) {
+        Ok(())
+    } else {
+        Err(format!("{field} must be {min}-{max}"))
+    }
+}
+
+fn check_price(field: &str, price: Money) -> Result<(), String> {
+    if (0..=bounds::PRICE_MINOR_MAX).contains(&price.0) {
+        Ok(())
+    } else {
+        Err(format!("{field} must be 0-{}", bounds::PRICE_MINOR_MAX))
+    }
+}
+
+/// Where the units of one item are. Always `stock = unreleased + available + reserved + sold`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ItemUnits {
+    /// All units there are.
+    #[serde(rename = "stock_units")]
+    pub stock: u64,
+    /// Not yet for sale.
+    #[serde(rename = "unreleased_units")]
+    pub unreleased: u64,
+    /// For sale now.
+    #[serde(rename = "available_units")]
+    pub available: u64,
+    /// Set aside for buyers who have not paid.
+    #[serde(rename = "reserved_units")]
+    pub reserved: u64,
+    /// Paid for.
+    #[serde(rename = "sold_units")]
+    pub sold: u64,
+}
+
+impl ItemUnits {
+    /// `stock - (unreleased + available + reserved + sold)`: 0, or alarm.
+    pub fn imbalance(&self) -> i64 {
+        let placed = self.unreleased + self.available + self.reserved + self.sold;
+        self.stock.cast_signed() - placed.cast_signed()
+    }
+}
