@@ -162,11 +162,15 @@ mod tests {
     #[test]
     fn a_full_filter_says_maybe() {
         let filter = Filter::new(1);
-        let all = (BUCKET_TAGS as u64) << SEGMENTS_MAX;
-        for n in 0..all + all / 4 {
-            filter.insert(hash(n));
+        // All in the first bucket of every segment, each with a tag of its own.
+        let same_bucket = |n: u64| (n + 1) << 32;
+        let places = (BUCKET_TAGS * SEGMENTS_MAX) as u64;
+        for n in 0..places {
+            assert!(!filter.may_contain(same_bucket(n)));
+            filter.insert(same_bucket(n));
         }
-        assert!((0..all + all / 4).all(|n| filter.may_contain(hash(n))));
+        filter.insert(same_bucket(places));
+        assert!((0..places + 9).all(|n| filter.may_contain(same_bucket(n))));
     }
 
     #[test]
