@@ -1,16 +1,47 @@
 //! The order of a purchase: admit -> reserve -> commit -> answer; and every other change of the ledger.
+//!
+//! Only this crate knows the order; the stages (admission, ledger, store) do not know each other. Start reading at
+//! [`Engine::purchase`]. Invariant: nothing is told as done before the store said that it is durable.
 
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
-use flash_types::*;
+use flash_admission::{Limiter, Rate};
+use flash_store::{AdminNote, AnyStore, Opened, Store};
+use flash_types::{
+    BuyerId, Durability, IdempotencyKey, ItemId, ItemUnits, Quantity, RefundRef, Refusal, SaleId,
+    SaleNo, SaleState, bounds,
+};
+use parking_lot::Mutex;
 use smallvec::SmallVec;
+use tokio::sync::Semaphore;
 
+mod admin;
+mod catalogue;
 mod clock;
+mod command;
+mod committer;
+mod fate;
+mod metrics;
+mod purchase;
+mod queue;
+mod recovery;
+mod retired;
 mod sale;
 
 pub use clock::{Clock, Reading, SystemClock};
+pub use committer::{Committer, Fatal};
+pub use flash_ledger::HashKey;
+pub use recovery::Recovered;
 pub use sale::Sale;
+
+use catalogue::Catalogue;
+use queue::Queue;
+
+/// Most notes on refused admin commands that wait for the next batch.
+const NOTES_MAX: usize = 1_024;
 
 /// One purchase as asked for: checked in form, not yet held against a sale.
 #[derive(Debug, Clone)]
@@ -68,7 +99,7 @@ pub struct Who {
 /// Why an admin command was not carried out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AdminRefusal {
-    /// As for buyers (`not_found`, `state_conflict`, `store_unavailable`, …).
+    /// As for buyers (`not_found`, `state_conflict`, `store_unavailable`, ...).
     Refused(Refusal),
     /// 400 with this detail.
     Malformed(String),
@@ -108,145 +139,269 @@ pub struct Health {
     pub durability: Durability,
 }
 
+/// What the engine is built with.
+#[derive(Clone)]
+pub struct EngineConfig {
+    /// Key of all hashes of ids from outside; random per start.
+    pub hash_key: HashKey,
+    /// After it a request is told that nobody knows.
+    pub request_deadline: Duration,
+    /// How long after its end a sale with nothing reserved stays in memory.
+    pub retire_after: Duration,
+    /// Buyers whose rates are remembered; 16 bytes each.
+    pub buyer_keys_max: usize,
+    /// Addresses whose rates are remembered; 16 bytes each.
+    pub address_keys_max: usize,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            hash_key: HashKey(0, 0),
+            request_deadline: bounds::REQUEST_DEADLINE,
+            retire_after: Duration::from_secs(24 * 3600),
+            buyer_keys_max: 1 << 20,
+            address_keys_max: 1 << 18,
+        }
+    }
+}
+
 /// The engine: all sales, the ledger of each, the queue to the committer.
-pub struct Engine {}
+pub struct Engine {
+    config: EngineConfig,
+    store: Arc<AnyStore>,
+    durability: Durability,
+    clock: Arc<dyn Clock>,
+    started_at: Instant,
+    catalogue: Catalogue,
+    queue: Arc<Queue>,
+    buyers: Limiter,
+    addresses: Limiter,
+    metrics: metrics::Metrics,
+    notes: Mutex<Vec<AdminNote>>,
+    /// One draft is made at a time.
+    making: Semaphore,
+    /// One command at a time on sales that left memory.
+    retired_turn: Semaphore,
+    is_stopping: AtomicBool,
+    store_trouble: Mutex<Option<String>>,
+    is_store_up: AtomicBool,
+    jitter: AtomicU32,
+}
 
 impl Engine {
-    /// The sale of that name, drafts too; `None` also after it left memory.
-    pub fn sale(&self, sale_id: &SaleId) -> Option<Arc<Sale>> {
-        todo!()
+    /// Builds the engine from what a store handed over, and the committer that must be run for anything to be
+    /// decided. Sales whose books do not balance begin frozen.
+    pub fn start(
+        store: AnyStore,
+        opened: &Opened,
+        recovered: Recovered,
+        config: EngineConfig,
+        clock: Arc<dyn Clock>,
+    ) -> (Arc<Self>, Committer) {
+        let now = clock.read();
+        let (sales, findings) = recovered.finish(now.steady);
+        let admission_key = flash_admission::HashKey(config.hash_key.0, config.hash_key.1);
+        let engine = Arc::new(Self {
+            durability: store.durability(),
+            store: Arc::new(store),
+            started_at: now.at,
+            catalogue: Catalogue::default(),
+            queue: Arc::new(Queue::default()),
+            buyers: Limiter::new(config.buyer_keys_max, admission_key),
+            addresses: Limiter::new(config.address_keys_max, admission_key),
+            metrics: metrics::Metrics::new(),
+            notes: Mutex::new(Vec::new()),
+            making: Semaphore::new(1),
+            retired_turn: Semaphore::new(1),
+            is_stopping: AtomicBool::new(false),
+            store_trouble: Mutex::new(None),
+            is_store_up: AtomicBool::new(true),
+            jitter: AtomicU32::new(0),
+            config,
+            clock,
+        });
+        engine.catalogue.put(sales);
+        engine.metrics.store_up.set(1.0);
+        for (sale_no, finding) in findings {
+            engine.freeze(sale_no, &finding, now.at);
+        }
+        let committer = Committer::new(
+            Arc::clone(&engine),
+            opened.epoch,
+            opened.last_batch,
+            opened.last_at,
+            now.at,
+        );
+        (engine, committer)
     }
+
+    /// The sale of that name, drafts and retired ones too.
+    pub fn sale(&self, sale_id: &SaleId) -> Option<Arc<Sale>> {
+        self.catalogue.find(sale_id)
+    }
+
     /// All sales that were ever made, drafts and retired ones too, by number. For lists, not for the hot path.
     pub fn sales(&self) -> Vec<Arc<Sale>> {
-        todo!()
+        self.catalogue.all()
     }
+
     /// The clock that everything here reads.
     pub fn clock(&self) -> &dyn Clock {
-        todo!()
+        &*self.clock
     }
-    /// Takes the address's rate of this sale; `Err` carries the milliseconds until the next try conforms.
-    pub fn admit_address(
-        &self,
-        sale_id: &SaleId,
-        address: std::net::IpAddr,
-        now: Instant,
-    ) -> Result<(), u32> {
-        todo!()
+
+    /// The level at which answers are durable.
+    pub fn durability(&self) -> Durability {
+        self.durability
     }
-    /// The life of one purchase.
-    pub async fn purchase(&self, request: &Purchase, now: Reading) -> Outcome {
-        todo!()
+
+    /// Jobs decided and unanswered.
+    pub fn in_flight_jobs(&self) -> usize {
+        self.queue.taken_jobs()
     }
-    /// Paid. The deadline of this and all following calls is `bounds::REQUEST_DEADLINE` after `now.at`.
-    pub async fn confirm(
-        &self,
-        id: ReservationId,
-        payment_ref: &PaymentRef,
-        amount: Option<Money>,
-        now: Reading,
-    ) -> Outcome {
-        todo!()
+
+    /// Jobs that wait for the committer.
+    pub fn queue_jobs(&self) -> usize {
+        self.queue.waiting_jobs()
     }
-    /// Given up.
-    pub async fn cancel(&self, caller: Caller, id: ReservationId, now: Reading) -> Outcome {
-        todo!()
+
+    /// Takes one try of an address at a sale.
+    ///
+    /// # Errors
+    /// The milliseconds until the next try conforms.
+    pub fn admit_address(&self, sale_id: &SaleId, address: IpAddr, now: Instant) -> Result<(), u32> {
+        let (sale_no, rate) = match self.catalogue.find(sale_id) {
+            Some(sale) => {
+                let rules = sale.definition().admission;
+                (sale.sale_no(), Rate::per_second(rules.address_rate_per_s, rules.address_burst))
+            }
+            None => {
+                let rules = flash_types::AdmissionRules::default();
+                (SaleNo(0), Rate::per_second(rules.address_rate_per_s, rules.address_burst))
+            }
+        };
+        let hash = self.addresses.hash_address(sale_no, address);
+        self.addresses.check(hash, rate, self.ns_since_start(now))
     }
-    /// Money back.
-    pub async fn refund(
-        &self,
-        id: ReservationId,
-        request: &RefundRequest,
-        now: Reading,
-    ) -> Outcome {
-        todo!()
+
+    fn admit_buyer(&self, sale: &Sale, buyer: &BuyerId, now: Reading) -> Result<(), u32> {
+        let rules = sale.definition().admission;
+        let rate = Rate::per_second(rules.buyer_rate_per_s, rules.buyer_burst);
+        let hash = self.buyers.hash_buyer(sale.sale_no(), buyer);
+        self.buyers.check(hash, rate, self.ns_since_start(now.at))
     }
-    /// One reservation.
-    pub async fn reservation(
-        &self,
-        caller: Caller,
-        id: ReservationId,
-    ) -> Result<Reservation, Refusal> {
-        todo!()
+
+    fn ns_since_start(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.started_at).as_nanos()).unwrap_or(u64::MAX)
     }
-    /// The reservation that a key won (state `unknown` while undecided).
-    pub async fn reservation_by_key(
-        &self,
-        sale_id: &SaleId,
-        buyer: &BuyerId,
-        key: &IdempotencyKey,
-    ) -> Result<Reservation, Refusal> {
-        todo!()
+
+    fn deadline(&self) -> Instant {
+        self.clock.read().at + self.config.request_deadline
     }
-    /// Reservations of a sale, ascending; `buyer`/`state` narrow it; the cursor is the last serial of the page before.
-    pub async fn reservations(
-        &self,
-        sale_id: &SaleId,
-        buyer: Option<BuyerId>,
-        state: Option<ReservationState>,
-        after: Serial,
-        limit: usize,
-    ) -> Result<Vec<Reservation>, Refusal> {
-        todo!()
+
+    /// "Overloaded", with a time to wait that differs from one caller to the next (0.5-2.5 s).
+    fn overloaded(&self) -> Refusal {
+        // A walk through all residues (Weyl sequence): no two neighbours come back together.
+        let step = self.jitter.fetch_add(0x9E37_79B9, Ordering::Relaxed);
+        Refusal::Overloaded { retry_after_ms: 500 + step % 2_000 }
     }
-    /// Makes a draft (`replace: false`, 409 `state_conflict` where the sale exists) or replaces one (`true`, 404 where none, 409 where not a draft).
-    pub async fn put_draft(
-        &self,
-        definition: SaleDefinition,
-        replace: bool,
-        who: Who,
-    ) -> Result<Arc<Sale>, AdminRefusal> {
-        todo!()
-    }
-    /// Publishes, pauses, resumes, closes. A command whose effect already stands succeeds.
-    pub async fn command(
-        &self,
-        sale_id: &SaleId,
-        command: SaleCommand,
-        who: Who,
-    ) -> Result<Arc<Sale>, AdminRefusal> {
-        todo!()
-    }
-    /// Changes the stock of an item; gives the units applied. The same key gets the same answer.
-    pub async fn change_stock(
-        &self,
-        sale_id: &SaleId,
-        item: &ItemId,
-        key: &IdempotencyKey,
-        delta_units: i64,
-        reason: &str,
-        who: Who,
-    ) -> Result<i64, AdminRefusal> {
-        todo!()
-    }
-    /// The admin's audit: committed counters, held against the ledger where nothing is in flight.
-    pub async fn audit(&self, sale_id: &SaleId) -> Result<SaleAudit, Refusal> {
-        todo!()
-    }
-    /// Notes an admin command that was refused before it reached the engine (403, 400 …). Best effort: dropped when the queue is full.
-    pub fn note(
-        &self,
-        who: &Who,
-        command: &str,
-        sale_id: Option<&SaleId>,
-        outcome: &str,
-        detail: &str,
-    ) {
-        todo!()
-    }
-    /// Lines of the admin audit log, ascending by number.
-    pub async fn admin_notes(
-        &self,
-        after: u64,
-        limit: usize,
-    ) -> Result<Vec<(u64, flash_store::AdminNote)>, Refusal> {
-        todo!()
-    }
-    /// Whether it can serve.
-    pub fn health(&self) -> Health {
-        todo!()
-    }
-    /// Requests that arrive from here on are refused with `stopping`.
+
+    /// Requests that arrive from here on are refused with `stopping`; reads and replays go on.
     pub fn stop_taking(&self) {
-        todo!()
+        // Relaxed: a hint to new work; what was handed over goes on.
+        self.is_stopping.store(true, Ordering::Relaxed);
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::Relaxed)
+    }
+
+    /// Lets the committer finish what is queued, close the store and end.
+    pub fn close(&self) {
+        self.stop_taking();
+        self.queue.close();
+    }
+
+    /// Whether it can serve, and why not.
+    pub fn health(&self) -> Health {
+        let mut reasons = Vec::new();
+        if self.is_stopping() {
+            reasons.push("stopping".to_owned());
+        }
+        if let Some(trouble) = &*self.store_trouble.lock() {
+            reasons.push(format!("store: {trouble}"));
+        }
+        Health { ready: reasons.is_empty(), reasons, durability: self.durability }
+    }
+
+    fn store_is_up(&self) {
+        if !self.is_store_up.swap(true, Ordering::Relaxed) {
+            *self.store_trouble.lock() = None;
+            self.metrics.store_up.set(1.0);
+            tracing::info!("the store takes batches again");
+        }
+    }
+
+    fn store_is_down(&self, why: &str) {
+        if self.is_store_up.swap(false, Ordering::Relaxed) {
+            *self.store_trouble.lock() = Some(why.to_owned());
+            self.metrics.store_up.set(0.0);
+            tracing::error!(why, "the store did not take a batch; its units went back");
+        }
+    }
+
+    fn store_is_dead(&self, why: &str) {
+        self.stop_taking();
+        self.store_is_down(why);
+    }
+
+    fn is_store_up(&self) -> bool {
+        self.is_store_up.load(Ordering::Relaxed)
+    }
+
+    /// Holds the counters of quiet sales against each other; a sale whose books are off is frozen.
+    fn check_books(&self) {
+        let mut imbalance_units = 0;
+        for sale in self.catalogue.all() {
+            if sale.is_retired() || sale.state() == SaleState::Draft {
+                continue;
+            }
+            let version = sale.version();
+            if !sale.is_quiet() {
+                continue;
+            }
+            let items = (0u16..).take(sale.definition().items.len());
+            let off: i64 = items
+                .map(|index| sale.units(flash_types::ItemIndex(index)).imbalance().abs())
+                .sum();
+            // Something may have begun meanwhile; then the next look decides.
+            if off != 0 && sale.is_quiet() && sale.version() == version {
+                imbalance_units += off;
+                if sale.state() != SaleState::Frozen {
+                    let finding = format!("{off} units out of balance");
+                    self.freeze(sale.sale_no(), &finding, self.clock.read().at);
+                }
+            }
+        }
+        self.metrics.books_imbalance_units.set(imbalance_units as f64);
+    }
+
+    /// Stops a sale at once, and writes down why.
+    fn freeze(&self, sale_no: SaleNo, reason: &str, now: Instant) {
+        let Some(sale) = self.catalogue.numbered(sale_no) else { return };
+        if sale.gate() == SaleState::Frozen {
+            return;
+        }
+        tracing::error!(sale = %sale.definition().sale_id, reason, "freezing the sale");
+        sale.set_state(SaleState::Frozen);
+        self.queue.push(queue::Job {
+            sale,
+            work: queue::Work::Freeze(reason.to_owned()),
+            note: None,
+            fate: Arc::default(),
+            deadline: now + self.config.request_deadline,
+            slot: None,
+        });
     }
 }

@@ -1,37 +1,384 @@
-//! One sale in memory.
+//! One sale in memory: its plan, its state, its ledger.
+//!
+//! Two states are kept. `state` is what new purchases are judged by: a pause shows at once. `gate` belongs to the
+//! committer: the state after all entries built so far, so that nothing decided before a pause is committed after it.
 
-use flash_types::*;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
-/// One sale in memory: its plan, its state, its ledger.
-pub struct Sale {}
+use flash_ledger::{HashKey, Ledger, LedgerItem, PricedLine, RecordRef, View};
+use flash_types::{
+    Durability, IdempotencyKey, ItemId, ItemIndex, ItemUnits, Line, Lines, Money, Quantity,
+    Reservation, ReservationId, ReservationLine, ReservationState, SaleDefinition, SaleNo, SaleState,
+    Timestamp, bounds,
+};
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+use tokio::sync::{Notify, Semaphore};
+
+use crate::fate::Fate;
+
+/// Below so many items a look along the list beats a hash.
+const LINEAR_ITEMS_MAX: usize = 8;
+
+/// One sale in memory.
+pub struct Sale {
+    sale_no: SaleNo,
+    definition: SaleDefinition,
+    item_indices: HashMap<ItemId, ItemIndex>,
+    state: AtomicU8,
+    gate: AtomicU8,
+    version: AtomicU64,
+    ledger: Ledger<Arc<Fate>>,
+    is_retired: bool,
+    in_flight_jobs: AtomicU32,
+    /// It is about to leave memory: nobody begins a command here any more.
+    is_leaving: AtomicBool,
+    /// Answers to changes of stock, by the command's key.
+    stock_changes: Mutex<HashMap<IdempotencyKey, StockAnswer>>,
+    /// One admin command at a time.
+    pub(crate) turn: Semaphore,
+    /// Woken when the sale opened.
+    pub(crate) opened: Notify,
+}
+
+/// Somebody decides a command on this sale.
+pub(crate) struct Visit<'a>(&'a Sale);
+
+impl Drop for Visit<'_> {
+    fn drop(&mut self) {
+        self.0.job_ends();
+    }
+}
+
+/// What a change of stock was answered with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StockAnswer {
+    pub(crate) item: ItemIndex,
+    pub(crate) asked_delta_units: i64,
+    pub(crate) applied_delta_units: i64,
+}
 
 impl Sale {
+    pub(crate) fn new(
+        sale_no: SaleNo,
+        definition: SaleDefinition,
+        state: SaleState,
+        units: &[ItemUnits],
+        is_retired: bool,
+        hash_key: HashKey,
+    ) -> Self {
+        let items: Vec<LedgerItem> = definition
+            .items
+            .iter()
+            .zip(units)
+            .map(|(item, units)| LedgerItem {
+                units: *units,
+                units_per_buyer_max: item.units_per_buyer_max,
+            })
+            .collect();
+        assert_eq!(items.len(), definition.items.len(), "each item has its counters");
+        let item_indices = if definition.items.len() > LINEAR_ITEMS_MAX {
+            (0u16..).zip(&definition.items).map(|(i, item)| (item.item, ItemIndex(i))).collect()
+        } else {
+            HashMap::new()
+        };
+        Self {
+            sale_no,
+            definition,
+            item_indices,
+            state: AtomicU8::new(state as u8),
+            gate: AtomicU8::new(state as u8),
+            version: AtomicU64::new(1),
+            ledger: Ledger::new(&items, hash_key),
+            is_retired,
+            in_flight_jobs: AtomicU32::new(0),
+            is_leaving: AtomicBool::new(false),
+            stock_changes: Mutex::new(HashMap::new()),
+            turn: Semaphore::new(1),
+            opened: Notify::new(),
+        }
+    }
+
+    /// The counters of a draft: nothing is released yet.
+    pub(crate) fn draft_units(definition: &SaleDefinition) -> Vec<ItemUnits> {
+        let unreleased = |stock: u32| ItemUnits {
+            stock: stock.into(),
+            unreleased: stock.into(),
+            ..ItemUnits::default()
+        };
+        definition.items.iter().map(|item| unreleased(item.stock_units)).collect()
+    }
+
     /// Its number.
     pub fn sale_no(&self) -> SaleNo {
-        todo!()
+        self.sale_no
     }
-    /// Its plan (after stock changes: as published; counters tell the stock).
+
+    /// Its plan, as published; the counters tell the stock of now.
     pub fn definition(&self) -> &SaleDefinition {
-        todo!()
+        &self.definition
     }
-    /// As shown to people: committed state, and by the window (`published` until the start, `closed` from the end).
+
+    /// It left memory: reads and commands go through the store.
+    pub fn is_retired(&self) -> bool {
+        self.is_retired
+    }
+
+    /// The state that new purchases are judged by.
+    pub fn state(&self) -> SaleState {
+        // Acquire: whoever sees `Open` sees the units that opening released.
+        state_of(self.state.load(Ordering::Acquire))
+    }
+
+    /// As shown to people: by the window as well (`closed` from the end, before the engine has written it down).
     pub fn shown_state(&self, wall: Timestamp) -> SaleState {
-        todo!()
+        match self.state() {
+            SaleState::Published | SaleState::Open | SaleState::Paused
+                if wall >= self.definition.ends_at =>
+            {
+                SaleState::Closed
+            }
+            state @ (SaleState::Draft
+            | SaleState::Published
+            | SaleState::Open
+            | SaleState::Paused
+            | SaleState::Closed
+            | SaleState::Frozen) => state,
+        }
     }
+
+    pub(crate) fn set_state(&self, state: SaleState) {
+        // Release: pairs with `state`.
+        self.state.store(state as u8, Ordering::Release);
+        self.touch();
+    }
+
+    /// The state after all entries that the committer has built so far.
+    pub(crate) fn gate(&self) -> SaleState {
+        // Relaxed: read and written by the committer alone.
+        state_of(self.gate.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn set_gate(&self, state: SaleState) {
+        self.gate.store(state as u8, Ordering::Relaxed);
+    }
+
+    /// Grows with every change of state or stock size.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn touch(&self) {
+        self.version.fetch_add(1, Ordering::AcqRel);
+    }
+
     /// Units of an item for sale now: one load.
     pub fn available_units(&self, item: ItemIndex) -> u32 {
-        todo!()
+        self.ledger.available_units(item)
     }
-    /// Grows with every change of state, definition or stock: for ETag and SSE.
-    pub fn version(&self) -> u64 {
-        todo!()
-    }
-    /// Counters of an item in the ledger (metrics).
+
+    /// All counters of an item, in the ledger.
     pub fn units(&self, item: ItemIndex) -> ItemUnits {
-        todo!()
+        self.ledger.units(item)
     }
-    /// It left memory.
-    pub fn is_retired(&self) -> bool {
-        todo!()
+
+    pub(crate) fn ledger(&self) -> &Ledger<Arc<Fate>> {
+        &self.ledger
     }
+
+    /// Place of an item.
+    pub fn item_index(&self, item: &ItemId) -> Option<ItemIndex> {
+        if self.item_indices.is_empty() {
+            let index = self.definition.items.iter().position(|known| known.item == *item)?;
+            return u16::try_from(index).ok().map(ItemIndex);
+        }
+        self.item_indices.get(item).copied()
+    }
+
+    /// Lines by name as lines by place, summed; `None` if an item is not of this sale.
+    pub(crate) fn lines(&self, lines: &[(ItemId, Quantity)]) -> Option<Lines> {
+        let mut resolved: SmallVec<[Line; 1]> = SmallVec::with_capacity(lines.len());
+        for (item, quantity) in lines {
+            resolved.push(Line { item: self.item_index(item)?, quantity: *quantity });
+        }
+        Lines::merged(resolved)
+    }
+
+    pub(crate) fn priced(&self, lines: &Lines) -> SmallVec<[PricedLine; 1]> {
+        let price = |item: ItemIndex| self.definition.items[usize::from(item.0)].sale_price_minor;
+        let priced = |line: &Line| PricedLine {
+            item: line.item,
+            quantity: line.quantity,
+            unit_price_minor: price(line.item),
+        };
+        lines.as_slice().iter().map(priced).collect()
+    }
+
+    /// Nothing of this item is left that could come back by itself.
+    pub(crate) fn is_drained(&self, item: ItemIndex) -> bool {
+        self.ledger.is_drained(item)
+    }
+
+    pub(crate) fn job_begins(&self) {
+        // SeqCst: ordered against `is_leaving`, which others write (see `visit`).
+        self.in_flight_jobs.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn job_ends(&self) {
+        let before = self.in_flight_jobs.fetch_sub(1, Ordering::SeqCst);
+        assert!(before > 0, "a job ends once");
+    }
+
+    /// No job of this sale is queued or with the store, and no command is being decided.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.in_flight_jobs.load(Ordering::SeqCst) == 0
+    }
+
+    /// The right to decide a command here; `None` while the sale is about to leave memory.
+    ///
+    /// A visitor counts itself, then looks whether the sale leaves; the committer says that it leaves, then
+    /// looks for visitors. In one total order (SeqCst) at least one of them sees the other.
+    pub(crate) fn visit(&self) -> Option<Visit<'_>> {
+        self.job_begins();
+        let visit = Visit(self);
+        (!self.is_leaving.load(Ordering::SeqCst)).then_some(visit)
+    }
+
+    /// Closes the sale to visitors if nobody is there.
+    pub(crate) fn begin_leaving(&self) -> bool {
+        self.is_leaving.store(true, Ordering::SeqCst);
+        let is_quiet = self.is_quiet();
+        if !is_quiet {
+            self.stay();
+        }
+        is_quiet
+    }
+
+    /// It does not leave after all.
+    pub(crate) fn stay(&self) {
+        self.is_leaving.store(false, Ordering::SeqCst);
+    }
+
+    pub(crate) fn stock_answer(&self, key: &IdempotencyKey) -> Option<StockAnswer> {
+        self.stock_changes.lock().get(key).copied()
+    }
+
+    pub(crate) fn remember_stock_answer(&self, key: IdempotencyKey, answer: StockAnswer) {
+        self.stock_changes.lock().insert(key, answer);
+    }
+
+    pub(crate) fn take_stock_answers(&self) -> HashMap<IdempotencyKey, StockAnswer> {
+        std::mem::take(&mut *self.stock_changes.lock())
+    }
+
+    /// How long a reservation is kept unpaid.
+    pub(crate) fn payment_window(&self) -> std::time::Duration {
+        std::time::Duration::from_secs(self.definition.payment_window_s.into())
+    }
+
+    /// Least time that an open reservation keeps after a restart.
+    pub(crate) fn restart_grace(&self) -> std::time::Duration {
+        self.payment_window().min(bounds::RESTART_GRACE)
+    }
+
+    /// The reservation as everybody sees it; `None` while it has no number.
+    pub(crate) fn reservation(
+        &self,
+        record: RecordRef,
+        durability: Durability,
+    ) -> Option<Reservation> {
+        self.rendered(&self.ledger.view(record)?, durability)
+    }
+
+    pub(crate) fn rendered(
+        &self,
+        view: &View<Arc<Fate>>,
+        durability: Durability,
+    ) -> Option<Reservation> {
+        let lines: SmallVec<[ReservationLine; 1]> = view
+            .lines
+            .iter()
+            .map(|line| ReservationLine {
+                item: self.definition.items[usize::from(line.item.0)].item,
+                quantity: line.units,
+                unit_price_minor: line.unit_price_minor,
+                refunded_units: line.refunded_units,
+            })
+            .collect();
+        let amount_minor = amount_of(&lines);
+        Some(Reservation {
+            reservation_id: ReservationId { sale_no: self.sale_no, serial: view.serial? },
+            sale_id: self.definition.sale_id,
+            buyer_id: view.buyer,
+            state: view.state,
+            lines,
+            amount_minor,
+            currency: self.definition.currency,
+            created_at: view.created_at,
+            expires_at: view.expires_at,
+            payment_ref: view.payment_ref,
+            durability,
+        })
+    }
+
+    /// A stored reservation of a sale that left memory, as everybody sees it.
+    pub(crate) fn rendered_row(
+        &self,
+        row: &flash_store::ReservationRow,
+        durability: Durability,
+    ) -> Reservation {
+        let lines: SmallVec<[ReservationLine; 1]> = row
+            .lines
+            .iter()
+            .map(|line| ReservationLine {
+                item: self.definition.items[usize::from(line.item.0)].item,
+                quantity: line.units,
+                unit_price_minor: line.unit_price_minor,
+                refunded_units: line.refunded_units,
+            })
+            .collect();
+        Reservation {
+            reservation_id: ReservationId { sale_no: self.sale_no, serial: row.serial },
+            sale_id: self.definition.sale_id,
+            buyer_id: row.buyer,
+            state: row.state,
+            amount_minor: amount_of(&lines),
+            lines,
+            currency: self.definition.currency,
+            created_at: row.created_at,
+            expires_at: row.expires_at,
+            payment_ref: row.payment_ref,
+            durability,
+        }
+    }
+}
+
+fn amount_of(lines: &[ReservationLine]) -> Money {
+    lines
+        .iter()
+        .fold(Money(0), |sum, line| sum.plus(line.unit_price_minor.times(line.quantity)))
+}
+
+/// What a read shows while a transition is in flight: only what is committed is told as such.
+pub(crate) fn shown(mut reservation: Reservation, is_in_flight: bool) -> Reservation {
+    if is_in_flight {
+        reservation.state = ReservationState::Unknown;
+    }
+    reservation
+}
+
+fn state_of(code: u8) -> SaleState {
+    const STATES: [SaleState; 6] = [
+        SaleState::Draft,
+        SaleState::Published,
+        SaleState::Open,
+        SaleState::Paused,
+        SaleState::Closed,
+        SaleState::Frozen,
+    ];
+    let state = STATES[usize::from(code)];
+    assert!(state as u8 == code, "states are listed in the order of their codes");
+    state
 }

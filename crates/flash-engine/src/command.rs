@@ -1,0 +1,299 @@
+//! Commands on one reservation: confirm, cancel, refund; and reads.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use flash_ledger::{Begin, Command, RecordRef, Step, Transition};
+use flash_types::{
+    BuyerId, IdempotencyKey, Money, Outcome, PaymentRef, Refusal, Reservation, ReservationId,
+    ReservationState, SaleId, SaleState, Serial,
+};
+
+use crate::fate::{Fate, Verdict};
+use crate::queue::{Class, Job, Work};
+use crate::sale::{Sale, shown};
+use crate::{Caller, Engine, Reading, RefundRequest};
+
+impl Engine {
+    /// Paid. The first decision per (reservation, payment) is final.
+    ///
+    /// # Cancel safety
+    /// Dropping it before the hand-over changes nothing; after it the command goes on without its caller.
+    pub async fn confirm(
+        &self,
+        id: ReservationId,
+        payment_ref: &PaymentRef,
+        amount: Option<Money>,
+        now: Reading,
+    ) -> Outcome {
+        let command = Command::Confirm { payment_ref: *payment_ref, amount };
+        self.command_on(Caller::Storefront, id, |_| Some(command.clone()), now).await
+    }
+
+    /// Given up by its buyer or the storefront.
+    ///
+    /// # Cancel safety
+    /// As for [`Engine::confirm`].
+    pub async fn cancel(&self, caller: Caller, id: ReservationId, now: Reading) -> Outcome {
+        self.command_on(caller, id, |_| Some(Command::Cancel), now).await
+    }
+
+    /// Money back for some units or all.
+    ///
+    /// # Cancel safety
+    /// As for [`Engine::confirm`].
+    pub async fn refund(
+        &self,
+        id: ReservationId,
+        request: &RefundRequest,
+        now: Reading,
+    ) -> Outcome {
+        let command = |sale: &Sale| {
+            let lines = match &request.lines {
+                Some(lines) => Some(sale.lines(lines)?),
+                None => None,
+            };
+            Some(Command::Refund {
+                refund_ref: request.refund_ref,
+                restock: request.restock,
+                lines,
+            })
+        };
+        self.command_on(Caller::Storefront, id, command, now).await
+    }
+
+    /// Finds the sale (or its slice in the store) and carries the command out there.
+    async fn command_on(
+        &self,
+        caller: Caller,
+        id: ReservationId,
+        command: impl FnOnce(&Sale) -> Option<Command>,
+        now: Reading,
+    ) -> Outcome {
+        let deadline = now.at + self.config.request_deadline;
+        let Some(sale) = self.catalogue.numbered(id.sale_no) else {
+            return Outcome::Refused(Refusal::NotFound);
+        };
+        let Some(command) = command(&sale) else {
+            // A line of an item that the sale does not have cannot be part of the reservation.
+            return Outcome::Refused(Refusal::NotFound);
+        };
+        if !sale.is_retired() {
+            // Rare: it is leaving memory this very moment; a moment later the store answers.
+            let Some(_visit) = sale.visit() else {
+                return Outcome::Refused(self.overloaded());
+            };
+            return self.carry_out(&sale, caller, id.serial, &command, deadline).await;
+        }
+        // One command at a time on sales that left memory: each works on the counters that the last one left.
+        let Ok(_turn) = self.retired_turn.acquire().await else {
+            return Outcome::Refused(Refusal::Stopping);
+        };
+        match self.slice(&sale, id.serial, &command).await {
+            Ok(Some(slice)) => {
+                self.carry_out(&slice, caller, id.serial, &command, deadline).await
+            }
+            Ok(None) => Outcome::Refused(Refusal::NotFound),
+            Err(refusal) => Outcome::Refused(refusal),
+        }
+    }
+
+    /// begin -> commit -> answer; waits its turn behind another transition of the same reservation.
+    async fn carry_out(
+        &self,
+        sale: &Arc<Sale>,
+        caller: Caller,
+        serial: Serial,
+        command: &Command,
+        deadline: Instant,
+    ) -> Outcome {
+        let Some(record) = sale.ledger().find(serial).filter(|r| may_see(sale, *r, caller)) else {
+            return Outcome::Refused(Refusal::NotFound);
+        };
+        loop {
+            if sale.state() == SaleState::Frozen {
+                return Outcome::Refused(Refusal::SaleFrozen);
+            }
+            if self.is_stopping() {
+                return Outcome::Refused(Refusal::Stopping);
+            }
+            let Some(slot) = self.queue.slot(Class::Settle) else {
+                return Outcome::Refused(self.overloaded());
+            };
+            let fate = Arc::new(Fate::default());
+            match sale.ledger().begin(serial, command, Arc::clone(&fate)) {
+                Begin::Start(transition) => {
+                    let told = Told::of(&transition);
+                    self.queue.push(Job {
+                        sale: Arc::clone(sale),
+                        work: Work::Transition(transition),
+                        note: None,
+                        fate: Arc::clone(&fate),
+                        deadline,
+                        slot: Some(slot),
+                    });
+                    return self.told(sale, record, serial, told, &fate, deadline).await;
+                }
+                Begin::Stands(record) => return self.standing(sale, record, deadline).await,
+                Begin::Refused(refusal) => return Outcome::Refused(refusal),
+                Begin::Wait(other) => {
+                    drop(slot);
+                    if other.by(deadline).await.is_none() {
+                        return Outcome::Unknown(ReservationId { sale_no: sale.sale_no(), serial });
+                    }
+                }
+            }
+        }
+    }
+
+    async fn told(
+        &self,
+        sale: &Sale,
+        record: RecordRef,
+        serial: Serial,
+        told: Told,
+        fate: &Fate,
+        deadline: Instant,
+    ) -> Outcome {
+        match (fate.by(deadline).await, told) {
+            (Some(Verdict::Done), Told::Effect) => self.standing(sale, record, deadline).await,
+            (Some(Verdict::Done), Told::Refusal(refusal)) => Outcome::Refused(refusal),
+            (Some(Verdict::Refused(refusal)), _) => Outcome::Refused(refusal),
+            (None, _) if fate.give_up() => Outcome::Refused(self.overloaded()),
+            (None | Some(Verdict::Unknown), _) => {
+                Outcome::Unknown(ReservationId { sale_no: sale.sale_no(), serial })
+            }
+        }
+    }
+
+    /// One reservation, as committed; `unknown` while something is in flight for it.
+    ///
+    /// # Errors
+    /// `not_found`, also for another buyer's; `store_unavailable` for a sale that left memory.
+    ///
+    /// # Cancel safety
+    /// A read.
+    pub async fn reservation(
+        &self,
+        caller: Caller,
+        id: ReservationId,
+    ) -> Result<Reservation, Refusal> {
+        let sale = self.catalogue.numbered(id.sale_no).ok_or(Refusal::NotFound)?;
+        if sale.is_retired() {
+            let row = self
+                .store_read(self.store.reservation(id.sale_no, id.serial).await)?
+                .ok_or(Refusal::NotFound)?;
+            let is_theirs = match caller {
+                Caller::Buyer(buyer) => row.buyer == buyer,
+                Caller::Storefront => true,
+            };
+            return if is_theirs {
+                Ok(sale.rendered_row(&row, self.durability))
+            } else {
+                Err(Refusal::NotFound)
+            };
+        }
+        let record = sale
+            .ledger()
+            .find(id.serial)
+            .filter(|record| may_see(&sale, *record, caller))
+            .ok_or(Refusal::NotFound)?;
+        self.read(&sale, record).ok_or(Refusal::NotFound)
+    }
+
+    /// The reservation that a key won, as committed; `unknown` once sent and undecided.
+    ///
+    /// # Errors
+    /// `not_found` where the key has not won as far as is known here.
+    ///
+    /// # Cancel safety
+    /// A read.
+    pub async fn reservation_by_key(
+        &self,
+        sale_id: &SaleId,
+        buyer: &BuyerId,
+        key: &IdempotencyKey,
+    ) -> Result<Reservation, Refusal> {
+        let sale = self.catalogue.find(sale_id).ok_or(Refusal::NotFound)?;
+        if sale.is_retired() {
+            let found = self.store.reservation_by_key(sale.sale_no(), *buyer, *key).await;
+            let row = self.store_read(found)?.ok_or(Refusal::NotFound)?;
+            return Ok(sale.rendered_row(&row, self.durability));
+        }
+        let won = sale.ledger().won(buyer, key, None).ok_or(Refusal::NotFound)?;
+        self.read(&sale, won.record).ok_or(Refusal::NotFound)
+    }
+
+    /// Reservations of a sale, ascending by serial, from the store's last word; those in flight show as `unknown`.
+    ///
+    /// # Errors
+    /// `not_found` for the sale, `store_unavailable`.
+    ///
+    /// # Cancel safety
+    /// A read.
+    pub async fn reservations(
+        &self,
+        sale_id: &SaleId,
+        buyer: Option<BuyerId>,
+        state: Option<ReservationState>,
+        after: Serial,
+        limit: usize,
+    ) -> Result<Vec<Reservation>, Refusal> {
+        let sale = self.catalogue.find(sale_id).ok_or(Refusal::NotFound)?;
+        // A buyer's own list is in the ledger by buyer; the store would have to look through the whole sale.
+        if let (Some(buyer), false) = (buyer, sale.is_retired()) {
+            let mut own: Vec<Reservation> = sale
+                .ledger()
+                .records_of(&buyer, usize::MAX)
+                .into_iter()
+                .filter_map(|record| self.read(&sale, record))
+                .filter(|one| one.reservation_id.serial > after)
+                .filter(|one| state.is_none_or(|state| one.state == state))
+                .collect();
+            own.sort_unstable_by_key(|one| one.reservation_id.serial);
+            own.truncate(limit);
+            return Ok(own);
+        }
+        let filter = flash_store::ReservationFilter { buyer, state };
+        let page = flash_store::Page { after, limit };
+        let rows = self.store_read(self.store.reservations(sale.sale_no(), filter, page).await)?;
+        Ok(rows.iter().map(|row| sale.rendered_row(row, self.durability)).collect())
+    }
+
+    fn read(&self, sale: &Sale, record: RecordRef) -> Option<Reservation> {
+        let view = sale.ledger().view(record)?;
+        Some(shown(sale.rendered(&view, self.durability)?, view.in_flight.is_some()))
+    }
+}
+
+/// What the caller is told once the transition is durable.
+#[derive(Clone, Copy)]
+enum Told {
+    Effect,
+    Refusal(Refusal),
+}
+
+impl Told {
+    fn of(transition: &Transition) -> Self {
+        match transition.step {
+            Step::RefusePayment { is_expired: true, .. } => {
+                Self::Refusal(Refusal::ReservationExpired)
+            }
+            Step::RefusePayment { is_expired: false, .. } => {
+                Self::Refusal(Refusal::StateConflict { refund_due: true })
+            }
+            Step::Confirm { .. } | Step::Release { .. } | Step::Expire { .. } | Step::Refund { .. } => {
+                Self::Effect
+            }
+        }
+    }
+}
+
+fn may_see(sale: &Sale, record: RecordRef, caller: Caller) -> bool {
+    match caller {
+        Caller::Storefront => true,
+        Caller::Buyer(buyer) => {
+            sale.ledger().view(record).is_some_and(|view| view.buyer == buyer)
+        }
+    }
+}

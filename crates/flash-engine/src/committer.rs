@@ -1,0 +1,472 @@
+//! The committer: one task that turns what has queued into batches, one in flight at a time, and applies what the store says.
+//!
+//! It owns every job from the hand-over on, judges deadlines when it builds a batch, and finds by itself what is due
+//! by the clock: openings, closings, expiries, sales that may leave memory. It never lingers: a batch is what has
+//! queued while the last one was with the store.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use flash_ledger::{Begin, Command, PricedLine, Step, Transition};
+use flash_store::{
+    Batch, Change, CommitError, Delta, Deltas, Entry, NotApplied, ReserveLine, Store,
+};
+use flash_types::{ItemIndex, Refusal, SaleNo, SaleState, Serial, Timestamp, bounds};
+
+use crate::fate::{Fate, Verdict};
+use crate::queue::{Job, Work};
+use crate::sale::{Sale, StockAnswer};
+use crate::{Engine, Reading};
+
+/// How often expiries, openings and closings are looked for.
+const SCAN_INTERVAL: Duration = Duration::from_millis(20);
+/// How often a store that took nothing is asked again, and books are held against each other.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// Most expiries begun for one sale at one scan; the committer scans again at once while there are as many.
+const EXPIRIES_PER_SCAN_MAX: usize = bounds::BATCH_EXPIRIES_MAX;
+
+/// The store died: the fate of the last batch is not known, and the process must end.
+#[derive(Debug, thiserror::Error)]
+#[error("the store failed and this process cannot go on: {0}")]
+pub struct Fatal(pub String);
+
+/// The one task that writes.
+pub struct Committer {
+    engine: Arc<Engine>,
+    next_batch: u64,
+    next_serial: u64,
+    serial_end: u64,
+    last_at: Timestamp,
+    next_scan: Instant,
+    next_check: Instant,
+    is_more_due: bool,
+}
+
+/// A batch on its way, with what to do when its fate is known.
+struct Flight {
+    batch: Batch,
+    jobs: Vec<Sent>,
+    /// Gates as they were before this batch.
+    gates: Vec<(Arc<Sale>, SaleState)>,
+}
+
+struct Sent {
+    job: Job,
+    created_at: Timestamp,
+    expires_at: Timestamp,
+}
+
+impl Committer {
+    pub(crate) fn new(
+        engine: Arc<Engine>,
+        epoch: u64,
+        last_batch: u64,
+        last_at: Timestamp,
+        now: Instant,
+    ) -> Self {
+        assert!(epoch > 0 && epoch < bounds::EPOCH_MAX, "an epoch is a count of starts");
+        Self {
+            engine,
+            next_batch: last_batch + 1,
+            next_serial: epoch * bounds::SERIALS_PER_EPOCH + 1,
+            serial_end: (epoch + 1) * bounds::SERIALS_PER_EPOCH,
+            last_at,
+            next_scan: now,
+            next_check: now,
+            is_more_due: false,
+        }
+    }
+
+    /// Commits until the queue is closed and empty.
+    ///
+    /// # Errors
+    /// [`Fatal`]: end the process; whoever waits has been told that nobody knows.
+    ///
+    /// # Cancel safety
+    /// None: dropping it leaves a queue that nobody serves. Drop the process with it.
+    pub async fn run(mut self) -> Result<(), Fatal> {
+        loop {
+            self.wait().await;
+            // Lets tasks that are ready put their jobs into this batch.
+            tokio::task::yield_now().await;
+            let now = self.engine.clock.read();
+            let Some(flight) = self.build(now) else {
+                if self.engine.queue.is_closed() && self.engine.queue.waiting_jobs() == 0 {
+                    self.engine.store.close().await;
+                    return Ok(());
+                }
+                continue;
+            };
+            self.commit(flight).await?;
+        }
+    }
+
+    async fn wait(&mut self) {
+        let engine = Arc::clone(&self.engine);
+        if engine.queue.waiting_jobs() > 0 || engine.queue.is_closed() || self.is_more_due {
+            return;
+        }
+        tokio::select! {
+            () = engine.queue.filled() => {}
+            () = tokio::time::sleep_until(self.next_scan.into()) => {}
+        }
+    }
+
+    /// What has queued and what is due, numbered; `None` if there is nothing.
+    fn build(&mut self, now: Reading) -> Option<Flight> {
+        let engine = Arc::clone(&self.engine);
+        let mut jobs = Vec::new();
+        engine.queue.take(bounds::BATCH_JOBS_MAX, &mut jobs);
+        let is_probing = now.at >= self.next_check && self.check(now);
+        // A poke means that something is due right now: a scan is cheap where nothing queued.
+        if now.at >= self.next_scan || self.is_more_due || jobs.is_empty() {
+            self.add_due(&mut jobs, now);
+            self.next_scan = now.at + SCAN_INTERVAL;
+        }
+        self.last_at = self.last_at.max(now.steady);
+        let at = self.last_at;
+        let number = self.next_batch;
+        let mut flight = Flight {
+            batch: Batch { number, at, entries: Vec::with_capacity(jobs.len()) },
+            jobs: Vec::with_capacity(jobs.len()),
+            gates: Vec::new(),
+        };
+        for job in jobs {
+            self.add(job, now, &mut flight);
+        }
+        for note in engine.take_notes() {
+            let serial = self.next_serial();
+            flight.batch.entries.push(Entry { serial, sale_no: SaleNo(0), change: Change::Note(note) });
+        }
+        (is_probing || !flight.batch.entries.is_empty()).then_some(flight)
+    }
+
+    fn next_serial(&mut self) -> Serial {
+        let serial = Serial(self.next_serial);
+        self.next_serial += 1;
+        assert!(self.next_serial < self.serial_end, "a start numbers fewer than 2^32 events");
+        serial
+    }
+
+    /// Puts one job into the batch, or ends it: late, given up, or behind a change of state that forbids it.
+    fn add(&mut self, mut job: Job, now: Reading, flight: &mut Flight) {
+        let at = flight.batch.at;
+        let expires_at = at.plus(job.sale.payment_window());
+        if now.at > job.deadline {
+            let refusal = self.engine.overloaded();
+            return end_unsent(&job, refusal);
+        }
+        if let Err(refusal) = pass_gate(&job, &mut flight.gates) {
+            return end_unsent(&job, refusal);
+        }
+        let serial = self.next_serial();
+        if !job.fate.claim(serial) {
+            let refusal = self.engine.overloaded();
+            return end_unsent(&job, refusal);
+        }
+        if let Work::Reserve { record, .. } = &job.work {
+            job.sale.ledger().numbered(*record, serial);
+        }
+        let sale_no = job.sale.sale_no();
+        let change = change_of(&job.work, at, expires_at);
+        flight.batch.entries.push(Entry { serial, sale_no, change });
+        if let Some(note) = job.note.take() {
+            let serial = self.next_serial();
+            flight.batch.entries.push(Entry { serial, sale_no, change: Change::Note(note) });
+        }
+        flight.jobs.push(Sent { job, created_at: at, expires_at });
+    }
+
+    async fn commit(&mut self, mut flight: Flight) -> Result<(), Fatal> {
+        let engine = Arc::clone(&self.engine);
+        let metrics = &engine.metrics;
+        metrics.commit_batch_jobs.record(flight.jobs.len() as f64);
+        let batch = Batch {
+            number: flight.batch.number,
+            at: flight.batch.at,
+            entries: std::mem::take(&mut flight.batch.entries),
+        };
+        let sent_at = Instant::now();
+        let result = engine.store.commit(batch).await;
+        metrics.commit_seconds.record(sent_at.elapsed());
+        #[cfg(feature = "faults")]
+        flash_store::fault::point("committer_panic");
+        match result {
+            Ok(()) => {
+                self.next_batch += 1;
+                engine.store_is_up();
+                for sent in flight.jobs {
+                    settle(&engine, sent);
+                }
+                Ok(())
+            }
+            Err(CommitError::NotApplied(why)) => {
+                let refusal = match &why {
+                    NotApplied::StorageFull(_) => Refusal::StorageFull,
+                    NotApplied::Unavailable(_) => Refusal::StoreUnavailable,
+                };
+                engine.store_is_down(&why.to_string());
+                for (sale, gate) in flight.gates {
+                    sale.set_gate(gate);
+                }
+                for sent in &flight.jobs {
+                    end_unsent(&sent.job, refusal);
+                }
+                // Nothing is lost by waiting a little; trying at once would only burn the processor.
+                self.is_more_due = false;
+                self.next_scan = Instant::now() + SCAN_INTERVAL;
+                Ok(())
+            }
+            Err(CommitError::Fatal(why)) => {
+                engine.store_is_dead(&why);
+                for sent in &flight.jobs {
+                    sent.job.fate.decide(Verdict::Unknown);
+                    sent.job.sale.job_ends();
+                }
+                Err(Fatal(why))
+            }
+        }
+    }
+
+    /// Openings, closings, expiries and departures that the clock asks for.
+    fn add_due(&mut self, jobs: &mut Vec<Job>, now: Reading) {
+        self.is_more_due = false;
+        let mut due = Vec::new();
+        for sale in self.engine.catalogue.all() {
+            if sale.is_retired() {
+                continue;
+            }
+            if let Some(work) = due_by_window(&sale, now, self.engine.config.retire_after) {
+                push_due(jobs, &sale, work, now);
+            }
+            if sale.state() == SaleState::Frozen || self.is_more_due {
+                continue;
+            }
+            due.clear();
+            sale.ledger().due(now.steady, EXPIRIES_PER_SCAN_MAX, &mut due);
+            self.is_more_due = due.len() == EXPIRIES_PER_SCAN_MAX;
+            for serial in &due {
+                let fate = Arc::new(Fate::default());
+                let begun = sale.ledger().begin(*serial, &Command::Expire, Arc::clone(&fate));
+                if let Begin::Start(transition) = begun {
+                    push_with(jobs, &sale, Work::Transition(transition), fate, now);
+                }
+            }
+        }
+    }
+
+    /// Once a second: asks a store that was down again (`true`), and holds counters against each other.
+    fn check(&mut self, now: Reading) -> bool {
+        self.next_check = now.at + CHECK_INTERVAL;
+        self.engine.check_books();
+        !self.engine.is_store_up()
+    }
+}
+
+/// What the window asks for: to be judged by the gate, since commands may be queued before it.
+fn due_by_window(sale: &Sale, now: Reading, retire_after: Duration) -> Option<Work> {
+    let definition = sale.definition();
+    match sale.gate() {
+        SaleState::Published | SaleState::Open | SaleState::Paused
+            if now.wall >= definition.ends_at =>
+        {
+            Some(Work::Close)
+        }
+        SaleState::Published if now.wall >= definition.starts_at => Some(Work::Open),
+        SaleState::Closed
+            if now.wall >= definition.ends_at.plus(retire_after)
+                && has_nothing_reserved(sale)
+                && sale.begin_leaving() =>
+        {
+            Some(Work::Retire)
+        }
+        SaleState::Draft
+        | SaleState::Published
+        | SaleState::Open
+        | SaleState::Paused
+        | SaleState::Closed
+        | SaleState::Frozen => None,
+    }
+}
+
+fn has_nothing_reserved(sale: &Sale) -> bool {
+    let items = (0u16..).take(sale.definition().items.len());
+    items.map(ItemIndex).all(|item| sale.units(item).reserved == 0)
+}
+
+fn push_due(jobs: &mut Vec<Job>, sale: &Arc<Sale>, work: Work, now: Reading) {
+    push_with(jobs, sale, work, Arc::new(Fate::default()), now);
+}
+
+fn push_with(jobs: &mut Vec<Job>, sale: &Arc<Sale>, work: Work, fate: Arc<Fate>, now: Reading) {
+    sale.job_begins();
+    jobs.push(Job { sale: Arc::clone(sale), work, note: None, fate, deadline: now.at, slot: None });
+}
+
+/// Holds a job against the state that the sale has after everything built before it.
+fn pass_gate(job: &Job, gates: &mut Vec<(Arc<Sale>, SaleState)>) -> Result<(), Refusal> {
+    let gate = job.sale.gate();
+    let conflict = Refusal::StateConflict { refund_due: false };
+    let next = match (&job.work, gate) {
+        (Work::Freeze(_), _) => SaleState::Frozen,
+        (Work::PutDraft(_), SaleState::Draft) => return Ok(()),
+        (_, SaleState::Frozen) => return Err(Refusal::SaleFrozen),
+        (Work::Reserve { .. }, SaleState::Open) => return Ok(()),
+        (Work::Reserve { .. }, SaleState::Paused) => return Err(Refusal::SalePaused),
+        (
+            Work::Reserve { .. },
+            SaleState::Draft | SaleState::Published | SaleState::Closed,
+        ) => return Err(Refusal::SaleEnded),
+        (Work::Transition(_) | Work::ChangeStock { .. } | Work::Note, _) => return Ok(()),
+        (Work::Publish, SaleState::Draft) => SaleState::Published,
+        (Work::Open, SaleState::Published) => SaleState::Open,
+        (Work::Pause, SaleState::Open) => SaleState::Paused,
+        (Work::Resume, SaleState::Paused) => SaleState::Open,
+        (Work::Close, SaleState::Published | SaleState::Open | SaleState::Paused) => {
+            SaleState::Closed
+        }
+        (Work::Retire, SaleState::Closed) => return Ok(()),
+        (
+            Work::PutDraft(_)
+            | Work::Publish
+            | Work::Open
+            | Work::Pause
+            | Work::Resume
+            | Work::Close
+            | Work::Retire,
+            SaleState::Draft
+            | SaleState::Published
+            | SaleState::Open
+            | SaleState::Paused
+            | SaleState::Closed,
+        ) => return Err(conflict),
+    };
+    gates.push((Arc::clone(&job.sale), gate));
+    job.sale.set_gate(next);
+    Ok(())
+}
+
+/// Ends a job of which the store has nothing and will have nothing: as if it had never been.
+fn end_unsent(job: &Job, refusal: Refusal) {
+    let ledger = job.sale.ledger();
+    match &job.work {
+        Work::Reserve { record, .. } => ledger.abort_reserve(*record),
+        Work::Transition(transition) => ledger.abort(transition),
+        Work::ChangeStock { change, .. } => ledger.abort_stock_change(change),
+        Work::PutDraft(_)
+        | Work::Publish
+        | Work::Open
+        | Work::Pause
+        | Work::Resume
+        | Work::Close
+        | Work::Freeze(_)
+        | Work::Note => {}
+        Work::Retire => job.sale.stay(),
+    }
+    job.fate.decide(Verdict::Refused(refusal));
+    job.sale.job_ends();
+}
+
+fn change_of(work: &Work, at: Timestamp, expires_at: Timestamp) -> Change {
+    match work {
+        Work::Reserve { buyer, key, lines, .. } => Change::Reserve {
+            buyer: *buyer,
+            key: *key,
+            lines: lines.iter().map(stored_line).collect(),
+            created_at: at,
+            expires_at,
+        },
+        Work::Transition(transition) => change_of_transition(transition),
+        Work::ChangeStock { change, key, asked_delta_units, reason } => Change::ChangeStock {
+            item: change.item,
+            key: *key,
+            asked_delta_units: *asked_delta_units,
+            applied_delta_units: change.applied_delta_units,
+            reason: reason.clone(),
+        },
+        Work::PutDraft(definition) => Change::PutDraft { definition: definition.clone() },
+        Work::Publish => Change::Publish,
+        Work::Open => Change::Open,
+        Work::Pause => Change::Pause,
+        Work::Resume => Change::Resume,
+        Work::Close => Change::Close,
+        Work::Freeze(reason) => Change::Freeze { reason: reason.clone() },
+        Work::Retire => Change::Retire,
+        Work::Note => unreachable!("a note rides with a change or in the list of notes"),
+    }
+}
+
+fn stored_line(line: &PricedLine) -> ReserveLine {
+    ReserveLine {
+        item: line.item,
+        units: line.quantity.units(),
+        unit_price_minor: line.unit_price_minor,
+    }
+}
+
+fn change_of_transition(transition: &Transition) -> Change {
+    let reservation = transition.reservation;
+    match &transition.step {
+        Step::Confirm { payment_ref, is_late, units } => Change::Confirm {
+            reservation,
+            payment_ref: *payment_ref,
+            is_late: *is_late,
+            units: deltas(units),
+        },
+        Step::RefusePayment { payment_ref, is_expired } => Change::RefusePayment {
+            reservation,
+            payment_ref: *payment_ref,
+            is_expired: *is_expired,
+        },
+        Step::Release { units } => Change::Release { reservation, units: deltas(units) },
+        Step::Expire { units } => Change::Expire { reservation, units: deltas(units) },
+        Step::Refund { refund_ref, restock, units, is_whole } => Change::Refund {
+            reservation,
+            refund_ref: *refund_ref,
+            restock: *restock,
+            units: deltas(units),
+            is_whole: *is_whole,
+        },
+    }
+}
+
+fn deltas(units: &[(ItemIndex, u32)]) -> Deltas {
+    units.iter().map(|(item, units)| Delta { item: *item, units: *units }).collect()
+}
+
+/// Applies what is durable and tells everybody who waits.
+fn settle(engine: &Engine, sent: Sent) {
+    let Sent { job, created_at, expires_at } = sent;
+    let sale = &job.sale;
+    let ledger = sale.ledger();
+    match job.work {
+        Work::Reserve { record, .. } => ledger.finish_reserve(record, created_at, expires_at),
+        Work::Transition(transition) => ledger.finish(&transition),
+        Work::ChangeStock { change, key, asked_delta_units, .. } => {
+            ledger.finish_stock_change(&change);
+            let (item, applied_delta_units) = (change.item, change.applied_delta_units);
+            let answer = StockAnswer { item, asked_delta_units, applied_delta_units };
+            sale.remember_stock_answer(key, answer);
+            sale.touch();
+        }
+        Work::PutDraft(_) => engine.catalogue.put([Arc::clone(sale)]),
+        Work::Publish => sale.set_state(SaleState::Published),
+        Work::Open => {
+            ledger.release_all();
+            sale.set_state(SaleState::Open);
+            sale.opened.notify_waiters();
+        }
+        Work::Pause => sale.set_state(SaleState::Paused),
+        Work::Resume => sale.set_state(SaleState::Open),
+        Work::Close => sale.set_state(SaleState::Closed),
+        Work::Freeze(reason) => {
+            tracing::error!(sale = %sale.definition().sale_id, reason, "sale frozen");
+            sale.set_state(SaleState::Frozen);
+        }
+        Work::Retire => engine.catalogue.put([Arc::new(engine.retired(sale))]),
+        Work::Note => {}
+    }
+    job.fate.decide(Verdict::Done);
+    sale.job_ends();
+    drop(job.slot);
+}

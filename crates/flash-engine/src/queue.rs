@@ -1,0 +1,158 @@
+//! The bounded way to the committer: jobs in the order in which they were decided.
+//!
+//! Everything that is decided and not yet answered holds a [`Slot`]. New purchases may fill three quarters of the
+//! slots; the last quarter is kept for commands on what was already sold, which are never shed for new buyers.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use flash_ledger::{PricedLine, RecordRef, StockChange, Transition};
+use flash_store::AdminNote;
+use flash_types::{BuyerId, IdempotencyKey, SaleDefinition, bounds};
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+use tokio::sync::Notify;
+
+use crate::fate::Fate;
+use crate::sale::Sale;
+
+/// Which part of the queue a job may fill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// A new purchase: shed first.
+    Purchase,
+    /// Confirm, cancel, refund, admin: only the whole bound stops it.
+    Settle,
+}
+
+/// One decided change on its way to the store.
+pub(crate) struct Job {
+    pub(crate) sale: Arc<Sale>,
+    pub(crate) work: Work,
+    /// Goes into the admin audit log with the change.
+    pub(crate) note: Option<AdminNote>,
+    pub(crate) fate: Arc<Fate>,
+    /// After it nobody waits for an unsent job any more.
+    pub(crate) deadline: Instant,
+    /// Absent for what the committer itself found due.
+    pub(crate) slot: Option<Slot>,
+}
+
+/// What is to be made durable.
+pub(crate) enum Work {
+    Reserve {
+        record: RecordRef,
+        buyer: BuyerId,
+        key: IdempotencyKey,
+        lines: SmallVec<[PricedLine; 1]>,
+    },
+    Transition(Transition),
+    ChangeStock {
+        change: StockChange,
+        key: IdempotencyKey,
+        asked_delta_units: i64,
+        reason: String,
+    },
+    PutDraft(Box<SaleDefinition>),
+    Publish,
+    Open,
+    Pause,
+    Resume,
+    Close,
+    Freeze(String),
+    Retire,
+    /// Nothing but the note.
+    Note,
+}
+
+/// The right to be decided and unanswered; given back on drop.
+pub(crate) struct Slot {
+    queue: Arc<Queue>,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        // Relaxed: a count that guards no other memory.
+        self.queue.taken.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The queue.
+#[derive(Default)]
+pub(crate) struct Queue {
+    jobs: Mutex<VecDeque<Job>>,
+    taken: AtomicUsize,
+    filled: Notify,
+    is_closed: AtomicBool,
+}
+
+impl Queue {
+    /// A slot, or `None` if the part of the queue that this class may fill is full.
+    pub(crate) fn slot(self: &Arc<Self>, class: Class) -> Option<Slot> {
+        let bound = match class {
+            Class::Purchase => bounds::COMMIT_QUEUE_JOBS_MAX - bounds::COMMIT_QUEUE_RESERVED_JOBS,
+            Class::Settle => bounds::COMMIT_QUEUE_JOBS_MAX,
+        };
+        // Relaxed: a count that guards no other memory.
+        let slot = Slot { queue: Arc::clone(self) };
+        if self.taken.fetch_add(1, Ordering::Relaxed) < bound { Some(slot) } else { None }
+    }
+
+    /// Jobs decided and unanswered.
+    pub(crate) fn taken_jobs(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    /// Hands a job over: from here on it goes on without its caller.
+    pub(crate) fn push(&self, job: Job) {
+        job.sale.job_begins();
+        let was_empty = {
+            let mut jobs = self.jobs.lock();
+            let was_empty = jobs.is_empty();
+            jobs.push_back(job);
+            was_empty
+        };
+        if was_empty {
+            self.filled.notify_one();
+        }
+    }
+
+    /// Takes up to `limit` jobs, oldest first.
+    pub(crate) fn take(&self, limit: usize, into: &mut Vec<Job>) {
+        let mut jobs = self.jobs.lock();
+        let count = jobs.len().min(limit);
+        into.extend(jobs.drain(..count));
+    }
+
+    /// Wakes the committer though nothing was pushed: something is due by the clock.
+    pub(crate) fn poke(&self) {
+        self.filled.notify_one();
+    }
+
+    /// Waits until something was pushed or poked.
+    ///
+    /// # Cancel safety
+    /// Dropping it loses nothing: the wake-up is kept for the next wait.
+    pub(crate) async fn filled(&self) {
+        self.filled.notified().await;
+    }
+
+    /// Jobs that wait to be sent.
+    pub(crate) fn waiting_jobs(&self) -> usize {
+        self.jobs.lock().len()
+    }
+
+    /// Tells the committer to finish what is queued and end.
+    pub(crate) fn close(&self) {
+        // Release: what was pushed before is seen by whoever sees the flag.
+        self.is_closed.store(true, Ordering::Release);
+        self.filled.notify_one();
+    }
+
+    /// `close` was called.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Acquire)
+    }
+}

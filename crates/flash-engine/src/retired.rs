@@ -1,0 +1,179 @@
+//! Sales that left memory: what is still asked of them goes through the store.
+//!
+//! A command works on a *slice*: a ledger with the sale's stored counters and just the reservation it is about, put
+//! through the same decision and the same committer as any other. One such command at a time, so each slice
+//! starts from the counters that the last one left.
+
+use std::sync::Arc;
+
+use flash_ledger::{Command, LoadedReservation, PaymentDecision};
+use flash_store::{DecisionKind, DecisionRow, ReadError, ReservationRow, Store};
+use flash_types::{
+    ItemIndex, ItemUnits, Outcome, PaymentRef, Refusal, RefundRef, SaleState, Serial,
+};
+
+use crate::sale::Sale;
+use crate::{Engine, Purchase};
+
+impl Engine {
+    /// The entry that stays in the catalogue: plan and last counters, no reservations.
+    pub(crate) fn retired(&self, sale: &Sale) -> Sale {
+        let definition = sale.definition().clone();
+        let units: Vec<ItemUnits> =
+            (0u16..).take(definition.items.len()).map(|i| sale.units(ItemIndex(i))).collect();
+        let state = SaleState::Closed;
+        let light =
+            Sale::new(sale.sale_no(), definition, state, &units, true, self.config.hash_key);
+        for (key, answer) in sale.take_stock_answers() {
+            light.remember_stock_answer(key, answer);
+        }
+        light
+    }
+
+    /// A key that won gets its reservation again; anybody else learns that the sale is over.
+    pub(crate) async fn purchase_of_retired(&self, sale: &Sale, request: &Purchase) -> Outcome {
+        let found =
+            self.store.reservation_by_key(sale.sale_no(), request.buyer, request.key).await;
+        let row = match self.store_read(found) {
+            Ok(row) => row,
+            Err(refusal) => return Outcome::Refused(refusal),
+        };
+        let asked = sale.lines(&request.lines);
+        match row {
+            Some(row) if asked.is_some_and(|asked| is_same(&row, asked.as_slice())) => {
+                Outcome::Stands(Arc::new(sale.rendered_row(&row, self.durability)))
+            }
+            Some(_) => Outcome::Refused(Refusal::IdempotencyKeyReused),
+            None if request.lines.iter().any(|(item, _)| sale.item_index(item).is_none()) => {
+                Outcome::Refused(Refusal::NotFound)
+            }
+            None => Outcome::Refused(Refusal::SaleEnded),
+        }
+    }
+
+    /// A ledger with this one reservation of a sale that left memory; `None` if there is no such reservation.
+    pub(crate) async fn slice(
+        &self,
+        sale: &Sale,
+        serial: Serial,
+        command: &Command,
+    ) -> Result<Option<Arc<Sale>>, Refusal> {
+        let sale_no = sale.sale_no();
+        let Some(row) = self.store_read(self.store.reservation(sale_no, serial).await)? else {
+            return Ok(None);
+        };
+        let items = self.store_read(self.store.items(sale_no).await)?;
+        let mut decisions = self.store_read(self.store.decisions_of(sale_no, serial).await)?;
+        if let Command::Confirm { payment_ref, .. } = command {
+            let taken = self.store.payment_decision(sale_no, *payment_ref).await;
+            decisions.extend(self.store_read(taken)?.filter(|known| {
+                known.decision.reservation != Some(serial)
+            }));
+        }
+        let units: Vec<ItemUnits> = items.iter().map(|item| item.units).collect();
+        let slice = Sale::new(
+            sale_no,
+            sale.definition().clone(),
+            SaleState::Closed,
+            &units,
+            false,
+            self.config.hash_key,
+        );
+        slice.ledger().load(&loaded(&row));
+        for decision in &decisions {
+            load_decision(&slice, decision);
+        }
+        Ok(Some(Arc::new(slice)))
+    }
+
+    pub(crate) fn store_read<T>(&self, read: Result<T, ReadError>) -> Result<T, Refusal> {
+        read.map_err(|error| {
+            tracing::warn!(%error, "a read failed");
+            Refusal::StoreUnavailable
+        })
+    }
+}
+
+fn is_same(row: &ReservationRow, asked: &[flash_types::Line]) -> bool {
+    let stored = row.lines.iter().map(|line| (line.item, line.units));
+    stored.eq(asked.iter().map(|line| (line.item, line.quantity.units())))
+}
+
+/// A stored reservation in the ledger's words.
+pub(crate) fn loaded(row: &ReservationRow) -> LoadedReservation {
+    LoadedReservation {
+        serial: row.serial,
+        buyer: row.buyer,
+        key: row.key,
+        state: row.state,
+        lines: row
+            .lines
+            .iter()
+            .map(|line| flash_ledger::LoadedLine {
+                item: line.item,
+                units: line.units,
+                unit_price_minor: line.unit_price_minor,
+                refunded_units: line.refunded_units,
+                restocked_units: line.restocked_units,
+            })
+            .collect(),
+        created_at: row.created_at,
+        expires_at: row.expires_at,
+        payment_ref: row.payment_ref,
+    }
+}
+
+/// The stored facts of a refund or a change of stock.
+#[derive(serde::Deserialize)]
+struct RefundDetail {
+    restock: bool,
+    lines: Vec<(u16, u32)>,
+}
+
+#[derive(serde::Deserialize)]
+struct StockDetail {
+    item: u16,
+    asked: i64,
+    applied: i64,
+}
+
+/// Gives the sale a stored decision back; one that cannot be read is logged and left out (the audit names it).
+pub(crate) fn load_decision(sale: &Sale, row: &DecisionRow) {
+    if try_load_decision(sale, row).is_none() {
+        tracing::error!(sale = %sale.definition().sale_id, ?row, "a stored decision cannot be read");
+    }
+}
+
+fn try_load_decision(sale: &Sale, row: &DecisionRow) -> Option<()> {
+    let decision = &row.decision;
+    let payment = |taken: PaymentDecision| {
+        let payment_ref = PaymentRef::parse(&decision.reference).ok()?;
+        sale.ledger().load_payment(&payment_ref, decision.reservation?, taken);
+        Some(())
+    };
+    match decision.kind {
+        DecisionKind::PaymentTaken => payment(PaymentDecision::Taken),
+        DecisionKind::PaymentRefusedExpired => payment(PaymentDecision::RefusedExpired),
+        DecisionKind::PaymentRefusedConflict => payment(PaymentDecision::RefusedConflict),
+        DecisionKind::Refund => {
+            let detail: RefundDetail = serde_json::from_str(row.detail.as_deref()?).ok()?;
+            let lines: Vec<_> =
+                detail.lines.iter().map(|(item, units)| (ItemIndex(*item), *units)).collect();
+            let refund_ref = RefundRef::parse(&decision.reference).ok()?;
+            let reservation = decision.reservation?;
+            sale.ledger().load_refund(reservation, &refund_ref, detail.restock, &lines);
+            Some(())
+        }
+        DecisionKind::StockChange => {
+            let detail: StockDetail = serde_json::from_str(row.detail.as_deref()?).ok()?;
+            let key = flash_types::IdempotencyKey::parse(&decision.reference).ok()?;
+            let answer = crate::sale::StockAnswer {
+                item: ItemIndex(detail.item),
+                asked_delta_units: detail.asked,
+                applied_delta_units: detail.applied,
+            };
+            sale.remember_stock_answer(key, answer);
+            Some(())
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The command line: what there is to say, and what each word means.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// A flash-sale engine: never sells a unit twice, never loses a purchase it said yes to.
+#[derive(Debug, Parser)]
+#[command(
+    name = "stampede",
+    version,
+    propagate_version = true,
+    after_help = "Try it:   stampede demo\n\
+                  Run it:   stampede serve --data ./stampede-data\n\
+                  Sell:     stampede sale apply config/examples/sale.toml --publish --data ./stampede-data\n\
+                  Check it: stampede audit --data ./stampede-data\n\n\
+                  Exit codes: 0 done or graceful stop, 1 failed, 2 cannot start as told, 3 the books do not balance."
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the engine until SIGTERM or SIGINT.
+    Serve(ServeArgs),
+    /// Run a whole sale with a crowd, show it live, audit the books, and stay up for a look in the browser.
+    Demo(DemoArgs),
+    /// Prove the books of each sale and item from the store alone, stopped or running. Exit 3 if they do not balance.
+    Audit(AuditArgs),
+    /// Check a configuration, or print it with every value in force.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Plan and run sales through the admin API.
+    #[command(subcommand)]
+    Sale(SaleCommand),
+}
+
+/// Flags win over the environment, the environment over the file.
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Configuration file (see config/stampede.toml for every key).
+    #[arg(long, env = "STAMPEDE_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Data folder; made if its parent exists. [default: ./stampede-data]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Address of the public port; port 0 takes a free one. [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) public: Option<String>,
+    /// Address of the admin port; port 0 takes a free one. [default: 127.0.0.1:9090]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) admin: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// How many buyers come.
+    #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) buyers: u32,
+    /// How many units there are.
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) stock: u32,
+    /// Data folder; kept. Without it a temporary one is made and removed at the end.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// End when the sale is over: 0 only if the books balance and exactly the stock was sold.
+    #[arg(long)]
+    pub(crate) exit: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditArgs {
+    /// Data folder of a stopped or running engine.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: PathBuf,
+    /// Print the report as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Say whether the engine would start with it. Exit 2 if not.
+    Check(ConfigArgs),
+    /// Print every value in force (keys are shown as <hidden>).
+    Print(ConfigArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfigArgs {
+    /// Configuration file.
+    #[arg(long, env = "STAMPEDE_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AdminArgs {
+    /// Where the admin API listens.
+    #[arg(long, global = true, value_name = "URL", default_value = "http://127.0.0.1:9090")]
+    pub(crate) admin_url: String,
+    /// Data folder whose keys.toml holds the admin key (the environment variable STAMPEDE_ADMIN_KEY wins).
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SaleCommand {
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
+    #[command(subcommand)]
+    pub(crate) verb: SaleVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SaleVerb {
+    /// List all sales with their state and stock.
+    List,
+    /// Make a draft from a TOML file, or replace the draft; times may be relative (now, +10m).
+    Apply {
+        /// The sale (see config/examples/sale.toml).
+        file: PathBuf,
+        /// Publish it as well.
+        #[arg(long)]
+        publish: bool,
+    },
+    /// Publish a draft: it opens at its start, at once if that has passed.
+    Publish {
+        /// The sale.
+        id: String,
+    },
+    /// Stop selling for a while.
+    Pause {
+        /// The sale.
+        id: String,
+    },
+    /// Sell again.
+    Resume {
+        /// The sale.
+        id: String,
+    },
+    /// End it; open reservations may still be paid until they expire.
+    Close {
+        /// The sale.
+        id: String,
+    },
+}

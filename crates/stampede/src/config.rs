@@ -1,0 +1,477 @@
+//! Configuration: one TOML file, overridden by the environment, overridden by flags; typed, complete, checked, or no start.
+//!
+//! Every key stands, with its default and a comment, in `config/stampede.toml`; a test holds the two together.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use flash_types::bounds;
+use serde::{Deserialize, Serialize};
+
+use crate::Failure;
+use crate::cli::{ConfigCommand, ServeArgs};
+
+/// Prefix of the environment: `STAMPEDE_<SECTION>_<KEY>`, e.g. `STAMPEDE_ENGINE_RETIRE_AFTER_S=60`.
+const ENVIRONMENT_PREFIX: &str = "STAMPEDE_";
+
+/// Everything that can be configured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Config {
+    pub(crate) public: Public,
+    pub(crate) admin: Admin,
+    pub(crate) store: Store,
+    pub(crate) engine: Engine,
+    pub(crate) keys: Keys,
+    pub(crate) log: Log,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Public {
+    pub(crate) address: String,
+    pub(crate) threads: usize,
+    pub(crate) connections_max: usize,
+    pub(crate) header_read_timeout_ms: u64,
+    pub(crate) body_read_timeout_ms: u64,
+    pub(crate) drain_deadline_ms: u64,
+    pub(crate) streams_max: usize,
+    pub(crate) cors_origins: Vec<String>,
+    pub(crate) trusted_proxies: Vec<String>,
+    pub(crate) storefront_rate_per_s: u32,
+    pub(crate) stock_buckets: Vec<u32>,
+}
+
+impl Default for Public {
+    fn default() -> Self {
+        Self {
+            address: "127.0.0.1:8080".into(),
+            threads: 0,
+            connections_max: bounds::CONNECTIONS_MAX,
+            header_read_timeout_ms: 10_000,
+            body_read_timeout_ms: 5_000,
+            drain_deadline_ms: 10_000,
+            streams_max: 2_000,
+            cors_origins: vec![],
+            trusted_proxies: vec![],
+            storefront_rate_per_s: 100_000,
+            stock_buckets: vec![],
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Admin {
+    pub(crate) address: String,
+    pub(crate) connections_max: usize,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { address: "127.0.0.1:9090".into(), connections_max: 1_000 }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Store {
+    pub(crate) data: PathBuf,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self { data: "./stampede-data".into() }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Engine {
+    pub(crate) request_deadline_ms: u64,
+    pub(crate) retire_after_s: u64,
+    pub(crate) buyer_keys_max: usize,
+    pub(crate) address_keys_max: usize,
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        Self {
+            request_deadline_ms: 2_000,
+            retire_after_s: 24 * 3600,
+            buyer_keys_max: 1 << 20,
+            address_keys_max: 1 << 18,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Keys {
+    pub(crate) admin: Vec<AdminKey>,
+    pub(crate) storefront: Vec<StorefrontKey>,
+    pub(crate) buyer_jwt: Vec<BuyerJwt>,
+    pub(crate) buyer_jwt_audience: String,
+    pub(crate) buyer_jwt_issuer: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AdminKey {
+    pub(crate) name: String,
+    pub(crate) roles: Vec<Role>,
+    pub(crate) key: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Role {
+    Viewer,
+    Merchant,
+    Reviewer,
+    Operator,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StorefrontKey {
+    pub(crate) name: String,
+    pub(crate) key: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BuyerJwt {
+    pub(crate) algorithm: JwtAlgorithm,
+    #[serde(default)]
+    pub(crate) key_id: String,
+    #[serde(default)]
+    pub(crate) secret: String,
+    #[serde(default)]
+    pub(crate) public_key_pem: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum JwtAlgorithm {
+    #[serde(rename = "HS256")]
+    Hs256,
+    #[serde(rename = "RS256")]
+    Rs256,
+    #[serde(rename = "EdDSA")]
+    EdDsa,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Log {
+    pub(crate) level: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".into() }
+    }
+}
+
+/// `stampede config check | print`.
+pub(crate) fn run(command: &ConfigCommand) -> Result<(), Failure> {
+    match command {
+        ConfigCommand::Check(args) => {
+            Config::load(args.config.as_deref(), &environment()).map_err(Failure::CannotStart)?;
+            crate::logs::say(&format!(
+                "{} is good",
+                args.config.as_deref().map_or("the default configuration".into(), |p| p
+                    .display()
+                    .to_string())
+            ));
+        }
+        ConfigCommand::Print(args) => {
+            let mut config = Config::load(args.config.as_deref(), &environment())
+                .map_err(Failure::CannotStart)?;
+            config.hide_keys();
+            let text = toml::to_string_pretty(&config).map_err(anyhow::Error::from)?;
+            crate::logs::say(text.trim_end());
+        }
+    }
+    Ok(())
+}
+
+/// The variables of this process that are ours.
+pub(crate) fn environment() -> Vec<(String, String)> {
+    std::env::vars().filter(|(name, _)| name.starts_with(ENVIRONMENT_PREFIX)).collect()
+}
+
+impl Config {
+    /// What is in force for `stampede serve`.
+    pub(crate) fn for_serve(args: &ServeArgs) -> Result<Self, String> {
+        let mut config = Self::load(args.config.as_deref(), &environment())?;
+        if let Some(data) = &args.data {
+            config.store.data.clone_from(data);
+        }
+        if let Some(public) = &args.public {
+            config.public.address.clone_from(public);
+        }
+        if let Some(admin) = &args.admin {
+            config.admin.address.clone_from(admin);
+        }
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Reads the file, lays the environment over it and checks the whole.
+    pub(crate) fn load(
+        file: Option<&Path>,
+        environment: &[(String, String)],
+    ) -> Result<Self, String> {
+        let text = match file {
+            None => String::new(),
+            Some(path) => std::fs::read_to_string(path).map_err(|error| {
+                format!("cannot read the configuration {}: {error}", path.display())
+            })?,
+        };
+        let name = file.map_or("configuration".into(), |path| path.display().to_string());
+        // Parsed once as it stands, so that a mistake is told with its line.
+        let _: Self = toml::from_str(&text).map_err(|error| located(&name, &text, &error))?;
+        let mut table: toml::Table =
+            toml::from_str(&text).map_err(|error| located(&name, &text, &error))?;
+        for (variable, value) in environment {
+            overlay(&mut table, variable, value)?;
+        }
+        let config: Self = table.try_into().map_err(|error: toml::de::Error| {
+            format!("environment or {name}: {}", error.message())
+        })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Holds values against their bounds and against each other.
+    fn check(&self) -> Result<(), String> {
+        self.public_addr()?;
+        self.admin_addr()?;
+        let Public {
+            address: _,
+            threads,
+            connections_max,
+            header_read_timeout_ms,
+            body_read_timeout_ms,
+            drain_deadline_ms,
+            streams_max,
+            cors_origins: _,
+            trusted_proxies: _,
+            storefront_rate_per_s,
+            stock_buckets,
+        } = &self.public;
+        in_range("public.threads", *threads as u64, 0, 256)?;
+        in_range("public.connections_max", *connections_max as u64, 16, 1_000_000)?;
+        in_range("public.header_read_timeout_ms", *header_read_timeout_ms, 100, 60_000)?;
+        in_range("public.body_read_timeout_ms", *body_read_timeout_ms, 100, 60_000)?;
+        in_range("public.drain_deadline_ms", *drain_deadline_ms, 0, 600_000)?;
+        in_range("public.streams_max", *streams_max as u64, 0, *connections_max as u64)?;
+        let rate_max = bounds::RATE_PER_S_MAX.into();
+        in_range("public.storefront_rate_per_s", (*storefront_rate_per_s).into(), 1, rate_max)?;
+        if !stock_buckets.is_sorted_by(|a, b| a < b) {
+            return Err("public.stock_buckets must ascend, e.g. [0, 10, 100]".into());
+        }
+        in_range("admin.connections_max", self.admin.connections_max as u64, 4, 100_000)?;
+        let Engine { request_deadline_ms, retire_after_s, buyer_keys_max, address_keys_max } =
+            &self.engine;
+        in_range("engine.request_deadline_ms", *request_deadline_ms, 50, 60_000)?;
+        in_range("engine.retire_after_s", *retire_after_s, 0, 366 * 24 * 3600)?;
+        in_range("engine.buyer_keys_max", *buyer_keys_max as u64, 1_024, 1 << 28)?;
+        in_range("engine.address_keys_max", *address_keys_max as u64, 1_024, 1 << 28)?;
+        self.check_keys()
+    }
+
+    fn check_keys(&self) -> Result<(), String> {
+        let long = |what: &str, key: &str| {
+            if key.len() >= 16 {
+                Ok(())
+            } else {
+                Err(format!(
+                    "{what} must be at least 16 characters; make one with: head -c 32 /dev/urandom | base64"
+                ))
+            }
+        };
+        for (index, key) in self.keys.admin.iter().enumerate() {
+            long(&format!("keys.admin[{index}].key"), &key.key)?;
+            if key.name.is_empty() || key.roles.is_empty() {
+                return Err(format!("keys.admin[{index}] needs a name and at least one role"));
+            }
+        }
+        for (index, key) in self.keys.storefront.iter().enumerate() {
+            long(&format!("keys.storefront[{index}].key"), &key.key)?;
+        }
+        for (index, jwt) in self.keys.buyer_jwt.iter().enumerate() {
+            match jwt.algorithm {
+                JwtAlgorithm::Hs256 => long(&format!("keys.buyer_jwt[{index}].secret"), &jwt.secret)?,
+                JwtAlgorithm::Rs256 | JwtAlgorithm::EdDsa if jwt.public_key_pem.is_empty() => {
+                    return Err(format!("keys.buyer_jwt[{index}].public_key_pem is missing"));
+                }
+                JwtAlgorithm::Rs256 | JwtAlgorithm::EdDsa => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Where buyers and the storefront connect.
+    pub(crate) fn public_addr(&self) -> Result<SocketAddr, String> {
+        address("public.address", &self.public.address)
+    }
+
+    /// Where operators connect.
+    pub(crate) fn admin_addr(&self) -> Result<SocketAddr, String> {
+        address("admin.address", &self.admin.address)
+    }
+
+    fn hide_keys(&mut self) {
+        let hidden = "<hidden>";
+        self.keys.admin.iter_mut().for_each(|key| key.key = hidden.into());
+        self.keys.storefront.iter_mut().for_each(|key| key.key = hidden.into());
+        for jwt in self.keys.buyer_jwt.iter_mut().filter(|jwt| !jwt.secret.is_empty()) {
+            jwt.secret = hidden.into();
+        }
+    }
+}
+
+fn address(key: &str, text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| format!("{key} {text:?} is not an address with a port, such as 127.0.0.1:8080"))
+}
+
+fn in_range(key: &str, value: u64, min: u64, max: u64) -> Result<(), String> {
+    if (min..=max).contains(&value) {
+        Ok(())
+    } else {
+        Err(format!("{key} is {value}; it must be {min}-{max}"))
+    }
+}
+
+/// `file:line: message`, with the line itself.
+fn located(name: &str, text: &str, error: &toml::de::Error) -> String {
+    let message = error.message().trim().replace('\n', ": ");
+    match error.span() {
+        Some(span) => {
+            let line_no = text[..span.start.min(text.len())].matches('\n').count() + 1;
+            let line = text.lines().nth(line_no - 1).unwrap_or_default().trim();
+            format!("{name}:{line_no}: {message} (in {line:?}); config/stampede.toml lists every key")
+        }
+        None => format!("{name}: {message}; config/stampede.toml lists every key"),
+    }
+}
+
+/// Variables that mean something else than a key of the configuration.
+const OTHER_VARIABLES: [&str; 6] = [
+    "STAMPEDE_CONFIG",
+    "STAMPEDE_ADMIN_KEY",
+    "STAMPEDE_DATA",
+    "STAMPEDE_PUBLIC",
+    "STAMPEDE_ADMIN",
+    "STAMPEDE_FAULT",
+];
+
+/// Lays one variable over the file: `STAMPEDE_PUBLIC_THREADS=2` is `[public] threads = 2`.
+fn overlay(table: &mut toml::Table, variable: &str, value: &str) -> Result<(), String> {
+    let short = match variable {
+        "STAMPEDE_DATA" => Some(("store", "data")),
+        "STAMPEDE_PUBLIC" => Some(("public", "address")),
+        "STAMPEDE_ADMIN" => Some(("admin", "address")),
+        _ if OTHER_VARIABLES.contains(&variable) || variable.starts_with("STAMPEDE_FAULT_") => {
+            return Ok(());
+        }
+        _ => None,
+    };
+    let defaults = toml::Table::try_from(Config::default()).map_err(|error| error.to_string())?;
+    let name = variable[ENVIRONMENT_PREFIX.len()..].to_ascii_lowercase();
+    let (section, key) = short.or_else(|| name.split_once('_')).unwrap_or((name.as_str(), ""));
+    let unknown = || format!("environment variable {variable} names no key of the configuration");
+    let example = defaults.get(section).and_then(|s| s.get(key)).ok_or_else(unknown)?;
+    let value = if example.is_str() {
+        toml::Value::String(value.to_owned())
+    } else {
+        // Numbers, booleans and lists are written as in the file.
+        let parsed: toml::Table = toml::from_str(&format!("value = {value}"))
+            .map_err(|_| format!("environment variable {variable}={value:?} is no TOML value"))?;
+        parsed.get("value").cloned().ok_or_else(unknown)?
+    };
+    let section = table
+        .entry(section.to_owned())
+        .or_insert_with(|| toml::Value::Table(toml::Table::new()));
+    section
+        .as_table_mut()
+        .ok_or_else(unknown)?
+        .insert(key.to_owned(), value);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("s.toml");
+        std::fs::write(&file, text).unwrap();
+        let environment: Vec<_> =
+            environment.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        Config::load(Some(&file), &environment)
+    }
+
+    #[test]
+    fn the_shipped_file_holds_every_key_at_its_default() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/stampede.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(Config::load(Some(&path), &[]).unwrap(), Config::default());
+        let shipped: toml::Table = toml::from_str(&text).unwrap();
+        let defaults = toml::Table::try_from(Config::default()).unwrap();
+        for (section, keys) in &defaults {
+            for key in keys.as_table().unwrap().keys() {
+                assert!(
+                    shipped.get(section).and_then(|s| s.get(key)).is_some(),
+                    "[{section}] {key} is not in config/stampede.toml"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn mistakes_are_told_with_their_line_and_what_would_be_taken() {
+        for (text, told) in [
+            ("[public]\nadress = \"x\"", ":2: unknown field `adress`"),
+            ("[public]\nthreads = -1", ":2:"),
+            ("[public]\naddress = \"nowhere\"", "public.address \"nowhere\" is not an address"),
+            ("[public\n", ":1:"),
+            ("[engine]\nrequest_deadline_ms = 1", "engine.request_deadline_ms is 1; it must be 50-60000"),
+            ("[public]\nstreams_max = 100\nconnections_max = 50", "public.streams_max is 100"),
+            ("[[keys.admin]]\nname = \"a\"\nroles = [\"viewer\"]\nkey = \"short\"", "at least 16"),
+            ("[[keys.buyer_jwt]]\nalgorithm = \"RS256\"", "public_key_pem is missing"),
+            ("[[keys.buyer_jwt]]\nalgorithm = \"none\"", "unknown variant `none`"),
+            ("[public]\nstock_buckets = [10, 1]", "must ascend"),
+        ] {
+            let error = load(text, &[]).expect_err(text);
+            assert!(error.contains(told), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_environment_wins_over_the_file() {
+        let config = load(
+            "[public]\nthreads = 1\naddress = \"127.0.0.1:1\"",
+            &[
+                ("STAMPEDE_PUBLIC_THREADS", "3"),
+                ("STAMPEDE_PUBLIC", "127.0.0.1:2"),
+                ("STAMPEDE_ENGINE_RETIRE_AFTER_S", "7"),
+                ("STAMPEDE_PUBLIC_CORS_ORIGINS", "[\"https://shop.example\"]"),
+            ],
+        )
+        .unwrap();
+        assert_eq!((config.public.threads, config.engine.retire_after_s), (3, 7));
+        assert_eq!(config.public.address, "127.0.0.1:2");
+        assert_eq!(config.public.cors_origins, ["https://shop.example"]);
+        for (variable, value) in
+            [("STAMPEDE_PUBLIC_THREAD", "3"), ("STAMPEDE_PUBLIC_THREADS", "many"), ("STAMPEDE_X", "1")]
+        {
+            let error = load("", &[(variable, value)]).expect_err(variable);
+            assert!(error.contains(variable), "{error}");
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! `stampede sale …`: plan and run sales through the admin API.
+
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use comfy_table::{CellAlignment, Table, presets};
+use flash_types::Timestamp;
+use serde_json::{Value, json};
+
+use crate::Failure;
+use crate::admin_client::{AdminClient, problem};
+use crate::cli::{SaleCommand, SaleVerb};
+use crate::logs::say;
+
+/// Carries one verb out.
+pub(crate) fn run(command: &SaleCommand) -> Result<(), Failure> {
+    let mut client = AdminClient::new(&command.admin)?;
+    match &command.verb {
+        SaleVerb::List => list(&mut client)?,
+        SaleVerb::Apply { file, publish } => apply(&mut client, file, *publish)?,
+        SaleVerb::Publish { id } => change(&mut client, id, "publish")?,
+        SaleVerb::Pause { id } => change(&mut client, id, "pause")?,
+        SaleVerb::Resume { id } => change(&mut client, id, "resume")?,
+        SaleVerb::Close { id } => change(&mut client, id, "close")?,
+    }
+    Ok(())
+}
+
+fn list(client: &mut AdminClient) -> anyhow::Result<()> {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["sale", "state", "starts", "ends", "item", "stock", "available", "reserved", "sold"]);
+    let mut cursor = String::new();
+    loop {
+        let page = client.call("GET", &format!("/v1/admin/sales?limit=200{cursor}"), None)?;
+        for sale in page["items"].as_array().into_iter().flatten() {
+            rows_of(client, sale, &mut table)?;
+        }
+        match page["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    for index in 5..9 {
+        if let Some(column) = table.column_mut(index) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    say(&table.to_string());
+    Ok(())
+}
+
+/// One row an item; the sale's own columns only in the first.
+fn rows_of(client: &mut AdminClient, sale: &Value, table: &mut Table) -> anyhow::Result<()> {
+    let text = |name: &str| sale[name].as_str().unwrap_or("-").to_owned();
+    let id = text("sale_id");
+    let audit = client.call("GET", &format!("/v1/admin/sales/{id}/audit"), None)?;
+    for (index, item) in audit["items"].as_array().into_iter().flatten().enumerate() {
+        let head = match index {
+            0 => [id.clone(), text("state"), text("starts_at"), text("ends_at")],
+            _ => [(); 4].map(|()| String::new()),
+        };
+        let units = ["stock_units", "available_units", "reserved_units", "sold_units"]
+            .map(|name| item[name].to_string());
+        let name = item["item"].as_str().unwrap_or_default().to_owned();
+        table.add_row(head.into_iter().chain([name]).chain(units));
+    }
+    Ok(())
+}
+
+fn change(client: &mut AdminClient, id: &str, verb: &str) -> anyhow::Result<()> {
+    let body = json!({});
+    let sale = client.call("POST", &format!("/v1/admin/sales/{id}/{verb}"), Some(&body))?;
+    say(&format!("{id} is {}", sale["state"].as_str().unwrap_or("done")));
+    Ok(())
+}
+
+fn apply(client: &mut AdminClient, file: &Path, publish: bool) -> anyhow::Result<()> {
+    let definition = read(file, now()?)?;
+    let id = definition["sale_id"].as_str().context("sale_id is missing")?.to_owned();
+    let made = client.send("POST", "/v1/admin/sales", Some(&definition))?;
+    match made.status {
+        201 => say(&format!("{id} is a draft")),
+        409 => {
+            // It exists: replaced where it is still a draft.
+            let path = format!("/v1/admin/sales/{id}");
+            let replaced = client.send("PUT", &path, Some(&definition))?;
+            if replaced.status != 200 {
+                bail!("{id} exists and is no draft any more: {}", problem(&replaced));
+            }
+            say(&format!("{id} is a draft (replaced)"));
+        }
+        _ => bail!("{}", problem(&made)),
+    }
+    if publish {
+        change(client, &id, "publish")?;
+    }
+    Ok(())
+}
+
+fn now() -> anyhow::Result<Timestamp> {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
+    Ok(Timestamp(0).plus(since))
+}
+
+/// Reads a sale's TOML as the admin API's JSON, with relative times resolved.
+fn read(file: &Path, now: Timestamp) -> anyhow::Result<Value> {
+    let text = std::fs::read_to_string(file)
+        .with_context(|| format!("cannot read the sale {}", file.display()))?;
+    let table: toml::Table =
+        toml::from_str(&text).with_context(|| format!("{} is no TOML", file.display()))?;
+    let mut definition = serde_json::to_value(table)?;
+    for field in ["starts_at", "ends_at"] {
+        if let Some(time) = definition.get_mut(field) {
+            *time = resolved(time, now).with_context(|| format!("{field} in {}", file.display()))?;
+        }
+    }
+    Ok(definition)
+}
+
+/// `now`, `+10m` and the like as RFC 3339; what is written as a time stays.
+fn resolved(time: &Value, now: Timestamp) -> anyhow::Result<Value> {
+    // A bare TOML time arrives as an object with one text.
+    let text = time
+        .as_str()
+        .or_else(|| time.as_object().and_then(|o| o.values().next()).and_then(Value::as_str))
+        .context("must be a time such as \"2026-11-11T12:00:00Z\", \"now\" or \"+10m\"")?;
+    if text == "now" {
+        return Ok(json!(now));
+    }
+    let Some(offset) = text.strip_prefix('+') else { return Ok(json!(text)) };
+    let unit = offset.chars().last().unwrap_or_default();
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
+        _ => bail!("{text:?} must end in s, m, h or d, such as +10m"),
+    };
+    let count: u64 = offset[..offset.len() - unit.len_utf8()]
+        .parse()
+        .ok()
+        .filter(|count| *count <= 1_000_000)
+        .with_context(|| format!("{text:?} must be like +10m"))?;
+    Ok(json!(now.plus(std::time::Duration::from_secs(count * seconds))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_may_be_relative() {
+        let now = Timestamp(1_000_000);
+        let at = |ms: i64| json!(Timestamp(ms));
+        for (text, resolved_to) in [
+            ("now", at(1_000_000)),
+            ("+10m", at(1_600_000)),
+            ("+2h", at(8_200_000)),
+            ("+1d", at(87_400_000)),
+            ("2026-11-11T12:00:00Z", json!("2026-11-11T12:00:00Z")),
+        ] {
+            assert_eq!(resolved(&json!(text), now).unwrap(), resolved_to, "{text}");
+        }
+        for bad in ["+", "+m", "+10", "+10w", "+-1m"] {
+            assert!(resolved(&json!(bad), now).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_example_is_a_sale() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/examples/sale.toml");
+        let definition: flash_types::SaleDefinition =
+            serde_json::from_value(read(&file, Timestamp(0)).unwrap()).unwrap();
+        definition.check().unwrap();
+        assert_eq!(definition.sale_id.as_str(), "example-sale");
+    }
+}
