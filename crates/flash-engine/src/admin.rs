@@ -91,12 +91,22 @@ impl Engine {
         };
         let units = Sale::draft_units(&definition);
         let detail = serde_json::to_string(&definition).unwrap_or_default();
-        let name = if replace { "sale.replace" } else { "sale.create" };
+        let name = if replace {
+            "sale.replace"
+        } else {
+            "sale.create"
+        };
         let note = self.note_of(&who, name, Some(&definition.sale_id), "ok", &detail);
         let work = Work::PutDraft(Box::new(definition.clone()));
         let key = self.config.hash_key;
-        let sale =
-            Arc::new(Sale::new(sale_no, definition, SaleState::Draft, &units, false, key));
+        let sale = Arc::new(Sale::new(
+            sale_no,
+            definition,
+            SaleState::Draft,
+            &units,
+            false,
+            key,
+        ));
         self.submit(&sale, work, Some(note), deadline).await?;
         Ok(sale)
     }
@@ -143,7 +153,9 @@ impl Engine {
                 sale.set_state(SaleState::Paused);
             }
             let note = self.note_of(&who, command.as_str(), Some(sale_id), "ok", "");
-            let done = self.submit(&sale, command.work(), Some(note), deadline).await;
+            let done = self
+                .submit(&sale, command.work(), Some(note), deadline)
+                .await;
             if done.is_err() && command == SaleCommand::Pause && sale.gate() == SaleState::Open {
                 sale.set_state(SaleState::Open);
             }
@@ -164,7 +176,10 @@ impl Engine {
                 return Ok(());
             }
             self.queue.poke();
-            if tokio::time::timeout_at(deadline.into(), opened).await.is_err() {
+            if tokio::time::timeout_at(deadline.into(), opened)
+                .await
+                .is_err()
+            {
                 return Err(AdminRefusal::Unknown);
             }
         }
@@ -208,7 +223,10 @@ impl Engine {
             SaleState::Draft | SaleState::Closed => return Err(CONFLICT.into()),
             SaleState::Published | SaleState::Open | SaleState::Paused => {}
         }
-        let change = sale.ledger().begin_stock_change(index, delta_units).ok_or(CONFLICT)?;
+        let change = sale
+            .ledger()
+            .begin_stock_change(index, delta_units)
+            .ok_or(CONFLICT)?;
         let applied = change.applied_delta_units;
         let detail = format!("{item}: {delta_units} asked, {applied} applied: {reason}");
         let note = self.note_of(&who, "sale.change_stock", Some(sale_id), "ok", &detail);
@@ -233,18 +251,29 @@ impl Engine {
         let sale = self.catalogue.find(sale_id).ok_or(Refusal::NotFound)?;
         let version = sale.version();
         let was_quiet = sale.is_quiet();
-        let mut findings = if was_quiet && !sale.is_retired() { imbalances(&sale) } else { vec![] };
+        let mut findings = if was_quiet && !sale.is_retired() {
+            imbalances(&sale)
+        } else {
+            vec![]
+        };
         let rows = self.store_read(self.store.items(sale.sale_no()).await)?;
         let in_memory: Vec<_> = rows.iter().map(|row| sale.units(row.index)).collect();
         let is_quiet = was_quiet && sale.is_quiet() && sale.version() == version;
         for (row, in_memory) in rows.iter().zip(in_memory) {
             if row.units.imbalance() != 0 {
-                findings.push(format!("{}: {} units out of balance", row.item, row.units.imbalance()));
+                findings.push(format!(
+                    "{}: {} units out of balance",
+                    row.item,
+                    row.units.imbalance()
+                ));
             }
             if is_quiet && !sale.is_retired() && row.units != in_memory {
                 // Something may have come and gone in between: only what still differs counts.
                 let again = self.store_read(self.store.items(sale.sale_no()).await)?;
-                let stored = again.iter().find(|one| one.index == row.index).map(|one| one.units);
+                let stored = again
+                    .iter()
+                    .find(|one| one.index == row.index)
+                    .map(|one| one.units);
                 if sale.is_quiet() && stored.is_some_and(|stored| stored != sale.units(row.index)) {
                     findings.push(format!("{}: the store and the ledger differ", row.item));
                 }
@@ -253,12 +282,25 @@ impl Engine {
         if !sale.is_quiet() {
             findings.clear();
             for row in rows.iter().filter(|row| row.units.imbalance() != 0) {
-                findings.push(format!("{}: {} units out of balance", row.item, row.units.imbalance()));
+                findings.push(format!(
+                    "{}: {} units out of balance",
+                    row.item,
+                    row.units.imbalance()
+                ));
             }
         }
-        let items =
-            rows.into_iter().map(|row| ItemAudit { item: row.item, units: row.units }).collect();
-        Ok(SaleAudit { ok: findings.is_empty(), items, findings })
+        let items = rows
+            .into_iter()
+            .map(|row| ItemAudit {
+                item: row.item,
+                units: row.units,
+            })
+            .collect();
+        Ok(SaleAudit {
+            ok: findings.is_empty(),
+            items,
+            findings,
+        })
     }
 
     /// Notes an admin command that was refused before it reached the engine. Dropped when too many wait.
@@ -281,6 +323,15 @@ impl Engine {
 
     pub(crate) fn take_notes(&self) -> Vec<AdminNote> {
         std::mem::take(&mut *self.notes.lock())
+    }
+
+    /// What the log says once a store in trouble takes batches again.
+    pub(crate) fn recovery_note(&self) -> Option<AdminNote> {
+        let trouble = self.store_trouble.lock().clone()?;
+        let who = Who {
+            name: "engine".into(),
+        };
+        Some(self.note_of(&who, "store.recovered", None, "ok", &trouble))
     }
 
     /// Lines of the admin audit log, ascending by number.

@@ -30,7 +30,10 @@ impl Catalogue {
 
     pub(crate) fn numbered(&self, sale_no: SaleNo) -> Option<Arc<Sale>> {
         let listing = self.listing.load();
-        let index = listing.all.binary_search_by_key(&sale_no, |sale| sale.sale_no()).ok()?;
+        let index = listing
+            .all
+            .binary_search_by_key(&sale_no, |sale| sale.sale_no())
+            .ok()?;
         listing.all.get(index).cloned()
     }
 

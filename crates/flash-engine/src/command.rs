@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use flash_ledger::{Begin, Command, RecordRef, Step, Transition};
+use flash_store::Store as _;
 use flash_types::{
     BuyerId, IdempotencyKey, Money, Outcome, PaymentRef, Refusal, Reservation, ReservationId,
     ReservationState, SaleId, SaleState, Serial,
@@ -26,8 +27,12 @@ impl Engine {
         amount: Option<Money>,
         now: Reading,
     ) -> Outcome {
-        let command = Command::Confirm { payment_ref: *payment_ref, amount };
-        self.command_on(Caller::Storefront, id, |_| Some(command.clone()), now).await
+        let command = Command::Confirm {
+            payment_ref: *payment_ref,
+            amount,
+        };
+        self.command_on(Caller::Storefront, id, |_| Some(command.clone()), now)
+            .await
     }
 
     /// Given up by its buyer or the storefront.
@@ -35,7 +40,8 @@ impl Engine {
     /// # Cancel safety
     /// As for [`Engine::confirm`].
     pub async fn cancel(&self, caller: Caller, id: ReservationId, now: Reading) -> Outcome {
-        self.command_on(caller, id, |_| Some(Command::Cancel), now).await
+        self.command_on(caller, id, |_| Some(Command::Cancel), now)
+            .await
     }
 
     /// Money back for some units or all.
@@ -83,7 +89,9 @@ impl Engine {
             let Some(_visit) = sale.visit() else {
                 return Outcome::Refused(self.overloaded());
             };
-            return self.carry_out(&sale, caller, id.serial, &command, deadline).await;
+            return self
+                .carry_out(&sale, caller, id.serial, &command, deadline)
+                .await;
         }
         // One command at a time on sales that left memory: each works on the counters that the last one left.
         let Ok(_turn) = self.retired_turn.acquire().await else {
@@ -91,7 +99,8 @@ impl Engine {
         };
         match self.slice(&sale, id.serial, &command).await {
             Ok(Some(slice)) => {
-                self.carry_out(&slice, caller, id.serial, &command, deadline).await
+                self.carry_out(&slice, caller, id.serial, &command, deadline)
+                    .await
             }
             Ok(None) => Outcome::Refused(Refusal::NotFound),
             Err(refusal) => Outcome::Refused(refusal),
@@ -107,7 +116,11 @@ impl Engine {
         command: &Command,
         deadline: Instant,
     ) -> Outcome {
-        let Some(record) = sale.ledger().find(serial).filter(|r| may_see(sale, *r, caller)) else {
+        let Some(record) = sale
+            .ledger()
+            .find(serial)
+            .filter(|r| may_see(sale, *r, caller))
+        else {
             return Outcome::Refused(Refusal::NotFound);
         };
         loop {
@@ -139,7 +152,10 @@ impl Engine {
                 Begin::Wait(other) => {
                     drop(slot);
                     if other.by(deadline).await.is_none() {
-                        return Outcome::Unknown(ReservationId { sale_no: sale.sale_no(), serial });
+                        return Outcome::Unknown(ReservationId {
+                            sale_no: sale.sale_no(),
+                            serial,
+                        });
                     }
                 }
             }
@@ -160,9 +176,10 @@ impl Engine {
             (Some(Verdict::Done), Told::Refusal(refusal)) => Outcome::Refused(refusal),
             (Some(Verdict::Refused(refusal)), _) => Outcome::Refused(refusal),
             (None, _) if fate.give_up() => Outcome::Refused(self.overloaded()),
-            (None | Some(Verdict::Unknown), _) => {
-                Outcome::Unknown(ReservationId { sale_no: sale.sale_no(), serial })
-            }
+            (None | Some(Verdict::Unknown), _) => Outcome::Unknown(ReservationId {
+                sale_no: sale.sale_no(),
+                serial,
+            }),
         }
     }
 
@@ -178,7 +195,10 @@ impl Engine {
         caller: Caller,
         id: ReservationId,
     ) -> Result<Reservation, Refusal> {
-        let sale = self.catalogue.numbered(id.sale_no).ok_or(Refusal::NotFound)?;
+        let sale = self
+            .catalogue
+            .numbered(id.sale_no)
+            .ok_or(Refusal::NotFound)?;
         if sale.is_retired() {
             let row = self
                 .store_read(self.store.reservation(id.sale_no, id.serial).await)?
@@ -216,11 +236,17 @@ impl Engine {
     ) -> Result<Reservation, Refusal> {
         let sale = self.catalogue.find(sale_id).ok_or(Refusal::NotFound)?;
         if sale.is_retired() {
-            let found = self.store.reservation_by_key(sale.sale_no(), *buyer, *key).await;
+            let found = self
+                .store
+                .reservation_by_key(sale.sale_no(), *buyer, *key)
+                .await;
             let row = self.store_read(found)?.ok_or(Refusal::NotFound)?;
             return Ok(sale.rendered_row(&row, self.durability));
         }
-        let won = sale.ledger().won(buyer, key, None).ok_or(Refusal::NotFound)?;
+        let won = sale
+            .ledger()
+            .won(buyer, key, None)
+            .ok_or(Refusal::NotFound)?;
         self.read(&sale, won.record).ok_or(Refusal::NotFound)
     }
 
@@ -257,12 +283,18 @@ impl Engine {
         let filter = flash_store::ReservationFilter { buyer, state };
         let page = flash_store::Page { after, limit };
         let rows = self.store_read(self.store.reservations(sale.sale_no(), filter, page).await)?;
-        Ok(rows.iter().map(|row| sale.rendered_row(row, self.durability)).collect())
+        Ok(rows
+            .iter()
+            .map(|row| sale.rendered_row(row, self.durability))
+            .collect())
     }
 
     fn read(&self, sale: &Sale, record: RecordRef) -> Option<Reservation> {
         let view = sale.ledger().view(record)?;
-        Some(shown(sale.rendered(&view, self.durability)?, view.in_flight.is_some()))
+        Some(shown(
+            sale.rendered(&view, self.durability)?,
+            view.in_flight.is_some(),
+        ))
     }
 }
 
@@ -276,15 +308,16 @@ enum Told {
 impl Told {
     fn of(transition: &Transition) -> Self {
         match transition.step {
-            Step::RefusePayment { is_expired: true, .. } => {
-                Self::Refusal(Refusal::ReservationExpired)
-            }
-            Step::RefusePayment { is_expired: false, .. } => {
-                Self::Refusal(Refusal::StateConflict { refund_due: true })
-            }
-            Step::Confirm { .. } | Step::Release { .. } | Step::Expire { .. } | Step::Refund { .. } => {
-                Self::Effect
-            }
+            Step::RefusePayment {
+                is_expired: true, ..
+            } => Self::Refusal(Refusal::ReservationExpired),
+            Step::RefusePayment {
+                is_expired: false, ..
+            } => Self::Refusal(Refusal::StateConflict { refund_due: true }),
+            Step::Confirm { .. }
+            | Step::Release { .. }
+            | Step::Expire { .. }
+            | Step::Refund { .. } => Self::Effect,
         }
     }
 }
@@ -292,8 +325,9 @@ impl Told {
 fn may_see(sale: &Sale, record: RecordRef, caller: Caller) -> bool {
     match caller {
         Caller::Storefront => true,
-        Caller::Buyer(buyer) => {
-            sale.ledger().view(record).is_some_and(|view| view.buyer == buyer)
-        }
+        Caller::Buyer(buyer) => sale
+            .ledger()
+            .view(record)
+            .is_some_and(|view| view.buyer == buyer),
     }
 }

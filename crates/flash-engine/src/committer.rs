@@ -64,7 +64,10 @@ impl Committer {
         last_at: Timestamp,
         now: Instant,
     ) -> Self {
-        assert!(epoch > 0 && epoch < bounds::EPOCH_MAX, "an epoch is a count of starts");
+        assert!(
+            epoch > 0 && epoch < bounds::EPOCH_MAX,
+            "an epoch is a count of starts"
+        );
         Self {
             engine,
             next_batch: last_batch + 1,
@@ -127,24 +130,40 @@ impl Committer {
         let at = self.last_at;
         let number = self.next_batch;
         let mut flight = Flight {
-            batch: Batch { number, at, entries: Vec::with_capacity(jobs.len()) },
+            batch: Batch {
+                number,
+                at,
+                entries: Vec::with_capacity(jobs.len()),
+            },
             jobs: Vec::with_capacity(jobs.len()),
             gates: Vec::new(),
         };
         for job in jobs {
             self.add(job, now, &mut flight);
         }
-        for note in engine.take_notes() {
-            let serial = self.next_serial();
-            flight.batch.entries.push(Entry { serial, sale_no: SaleNo(0), change: Change::Note(note) });
+        let mut notes = engine.take_notes();
+        if is_probing {
+            // Stored only if the store takes it: one line for each trouble that ended.
+            notes.extend(engine.recovery_note());
         }
-        (is_probing || !flight.batch.entries.is_empty()).then_some(flight)
+        for note in notes {
+            let serial = self.next_serial();
+            flight.batch.entries.push(Entry {
+                serial,
+                sale_no: SaleNo(0),
+                change: Change::Note(note),
+            });
+        }
+        (!flight.batch.entries.is_empty()).then_some(flight)
     }
 
     fn next_serial(&mut self) -> Serial {
         let serial = Serial(self.next_serial);
         self.next_serial += 1;
-        assert!(self.next_serial < self.serial_end, "a start numbers fewer than 2^32 events");
+        assert!(
+            self.next_serial < self.serial_end,
+            "a start numbers fewer than 2^32 events"
+        );
         serial
     }
 
@@ -169,12 +188,24 @@ impl Committer {
         }
         let sale_no = job.sale.sale_no();
         let change = change_of(&job.work, at, expires_at);
-        flight.batch.entries.push(Entry { serial, sale_no, change });
+        flight.batch.entries.push(Entry {
+            serial,
+            sale_no,
+            change,
+        });
         if let Some(note) = job.note.take() {
             let serial = self.next_serial();
-            flight.batch.entries.push(Entry { serial, sale_no, change: Change::Note(note) });
+            flight.batch.entries.push(Entry {
+                serial,
+                sale_no,
+                change: Change::Note(note),
+            });
         }
-        flight.jobs.push(Sent { job, created_at: at, expires_at });
+        flight.jobs.push(Sent {
+            job,
+            created_at: at,
+            expires_at,
+        });
     }
 
     async fn commit(&mut self, mut flight: Flight) -> Result<(), Fatal> {
@@ -243,11 +274,14 @@ impl Committer {
                 continue;
             }
             due.clear();
-            sale.ledger().due(now.steady, EXPIRIES_PER_SCAN_MAX, &mut due);
+            sale.ledger()
+                .due(now.steady, EXPIRIES_PER_SCAN_MAX, &mut due);
             self.is_more_due = due.len() == EXPIRIES_PER_SCAN_MAX;
             for serial in &due {
                 let fate = Arc::new(Fate::default());
-                let begun = sale.ledger().begin(*serial, &Command::Expire, Arc::clone(&fate));
+                let begun = sale
+                    .ledger()
+                    .begin(*serial, &Command::Expire, Arc::clone(&fate));
                 if let Begin::Start(transition) = begun {
                     push_with(jobs, &sale, Work::Transition(transition), fate, now);
                 }
@@ -291,7 +325,9 @@ fn due_by_window(sale: &Sale, now: Reading, retire_after: Duration) -> Option<Wo
 
 fn has_nothing_reserved(sale: &Sale) -> bool {
     let items = (0u16..).take(sale.definition().items.len());
-    items.map(ItemIndex).all(|item| sale.units(item).reserved == 0)
+    items
+        .map(ItemIndex)
+        .all(|item| sale.units(item).reserved == 0)
 }
 
 fn push_due(jobs: &mut Vec<Job>, sale: &Arc<Sale>, work: Work, now: Reading) {
@@ -300,7 +336,14 @@ fn push_due(jobs: &mut Vec<Job>, sale: &Arc<Sale>, work: Work, now: Reading) {
 
 fn push_with(jobs: &mut Vec<Job>, sale: &Arc<Sale>, work: Work, fate: Arc<Fate>, now: Reading) {
     sale.job_begins();
-    jobs.push(Job { sale: Arc::clone(sale), work, note: None, fate, deadline: now.at, slot: None });
+    jobs.push(Job {
+        sale: Arc::clone(sale),
+        work,
+        note: None,
+        fate,
+        deadline: now.at,
+        slot: None,
+    });
 }
 
 /// Holds a job against the state that the sale has after everything built before it.
@@ -313,11 +356,10 @@ fn pass_gate(job: &Job, gates: &mut Vec<(Arc<Sale>, SaleState)>) -> Result<(), R
         (_, SaleState::Frozen) => return Err(Refusal::SaleFrozen),
         (Work::Reserve { .. }, SaleState::Open) => return Ok(()),
         (Work::Reserve { .. }, SaleState::Paused) => return Err(Refusal::SalePaused),
-        (
-            Work::Reserve { .. },
-            SaleState::Draft | SaleState::Published | SaleState::Closed,
-        ) => return Err(Refusal::SaleEnded),
-        (Work::Transition(_) | Work::ChangeStock { .. } | Work::Note, _) => return Ok(()),
+        (Work::Reserve { .. }, SaleState::Draft | SaleState::Published | SaleState::Closed) => {
+            return Err(Refusal::SaleEnded);
+        }
+        (Work::Transition(_) | Work::ChangeStock { .. }, _) => return Ok(()),
         (Work::Publish, SaleState::Draft) => SaleState::Published,
         (Work::Open, SaleState::Published) => SaleState::Open,
         (Work::Pause, SaleState::Open) => SaleState::Paused,
@@ -359,8 +401,7 @@ fn end_unsent(job: &Job, refusal: Refusal) {
         | Work::Pause
         | Work::Resume
         | Work::Close
-        | Work::Freeze(_)
-        | Work::Note => {}
+        | Work::Freeze(_) => {}
         Work::Retire => job.sale.stay(),
     }
     job.fate.decide(Verdict::Refused(refusal));
@@ -369,7 +410,9 @@ fn end_unsent(job: &Job, refusal: Refusal) {
 
 fn change_of(work: &Work, at: Timestamp, expires_at: Timestamp) -> Change {
     match work {
-        Work::Reserve { buyer, key, lines, .. } => Change::Reserve {
+        Work::Reserve {
+            buyer, key, lines, ..
+        } => Change::Reserve {
             buyer: *buyer,
             key: *key,
             lines: lines.iter().map(stored_line).collect(),
@@ -377,22 +420,30 @@ fn change_of(work: &Work, at: Timestamp, expires_at: Timestamp) -> Change {
             expires_at,
         },
         Work::Transition(transition) => change_of_transition(transition),
-        Work::ChangeStock { change, key, asked_delta_units, reason } => Change::ChangeStock {
+        Work::ChangeStock {
+            change,
+            key,
+            asked_delta_units,
+            reason,
+        } => Change::ChangeStock {
             item: change.item,
             key: *key,
             asked_delta_units: *asked_delta_units,
             applied_delta_units: change.applied_delta_units,
             reason: reason.clone(),
         },
-        Work::PutDraft(definition) => Change::PutDraft { definition: definition.clone() },
+        Work::PutDraft(definition) => Change::PutDraft {
+            definition: definition.clone(),
+        },
         Work::Publish => Change::Publish,
         Work::Open => Change::Open,
         Work::Pause => Change::Pause,
         Work::Resume => Change::Resume,
         Work::Close => Change::Close,
-        Work::Freeze(reason) => Change::Freeze { reason: reason.clone() },
+        Work::Freeze(reason) => Change::Freeze {
+            reason: reason.clone(),
+        },
         Work::Retire => Change::Retire,
-        Work::Note => unreachable!("a note rides with a change or in the list of notes"),
     }
 }
 
@@ -407,20 +458,38 @@ fn stored_line(line: &PricedLine) -> ReserveLine {
 fn change_of_transition(transition: &Transition) -> Change {
     let reservation = transition.reservation;
     match &transition.step {
-        Step::Confirm { payment_ref, is_late, units } => Change::Confirm {
+        Step::Confirm {
+            payment_ref,
+            is_late,
+            units,
+        } => Change::Confirm {
             reservation,
             payment_ref: *payment_ref,
             is_late: *is_late,
             units: deltas(units),
         },
-        Step::RefusePayment { payment_ref, is_expired } => Change::RefusePayment {
+        Step::RefusePayment {
+            payment_ref,
+            is_expired,
+        } => Change::RefusePayment {
             reservation,
             payment_ref: *payment_ref,
             is_expired: *is_expired,
         },
-        Step::Release { units } => Change::Release { reservation, units: deltas(units) },
-        Step::Expire { units } => Change::Expire { reservation, units: deltas(units) },
-        Step::Refund { refund_ref, restock, units, is_whole } => Change::Refund {
+        Step::Release { units } => Change::Release {
+            reservation,
+            units: deltas(units),
+        },
+        Step::Expire { units } => Change::Expire {
+            reservation,
+            units: deltas(units),
+        },
+        Step::Refund {
+            refund_ref,
+            restock,
+            units,
+            is_whole,
+        } => Change::Refund {
             reservation,
             refund_ref: *refund_ref,
             restock: *restock,
@@ -431,21 +500,40 @@ fn change_of_transition(transition: &Transition) -> Change {
 }
 
 fn deltas(units: &[(ItemIndex, u32)]) -> Deltas {
-    units.iter().map(|(item, units)| Delta { item: *item, units: *units }).collect()
+    units
+        .iter()
+        .map(|(item, units)| Delta {
+            item: *item,
+            units: *units,
+        })
+        .collect()
 }
 
 /// Applies what is durable and tells everybody who waits.
 fn settle(engine: &Engine, sent: Sent) {
-    let Sent { job, created_at, expires_at } = sent;
+    let Sent {
+        job,
+        created_at,
+        expires_at,
+    } = sent;
     let sale = &job.sale;
     let ledger = sale.ledger();
     match job.work {
         Work::Reserve { record, .. } => ledger.finish_reserve(record, created_at, expires_at),
         Work::Transition(transition) => ledger.finish(&transition),
-        Work::ChangeStock { change, key, asked_delta_units, .. } => {
+        Work::ChangeStock {
+            change,
+            key,
+            asked_delta_units,
+            ..
+        } => {
             ledger.finish_stock_change(&change);
             let (item, applied_delta_units) = (change.item, change.applied_delta_units);
-            let answer = StockAnswer { item, asked_delta_units, applied_delta_units };
+            let answer = StockAnswer {
+                item,
+                asked_delta_units,
+                applied_delta_units,
+            };
             sale.remember_stock_answer(key, answer);
             sale.touch();
         }
@@ -464,7 +552,6 @@ fn settle(engine: &Engine, sent: Sent) {
             sale.set_state(SaleState::Frozen);
         }
         Work::Retire => engine.catalogue.put([Arc::new(engine.retired(sale))]),
-        Work::Note => {}
     }
     job.fate.decide(Verdict::Done);
     sale.job_ends();

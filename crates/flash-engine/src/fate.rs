@@ -43,7 +43,9 @@ impl Fate {
         // Relaxed: published by the release of the stage below.
         self.serial.store(serial.0, Ordering::Relaxed);
         // AcqRel: whoever sees SENT sees the serial.
-        self.stage.compare_exchange(QUEUED, SENT, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        self.stage
+            .compare_exchange(QUEUED, SENT, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
     }
 
     /// Gives the job up; `false` if it was sent or decided already.
@@ -119,6 +121,10 @@ mod tests {
         for waiter in waiters {
             assert_eq!(waiter.await.unwrap(), Some(Verdict::Done));
         }
-        assert_eq!(fate.by(deadline).await, Some(Verdict::Done), "later askers are told too");
+        assert_eq!(
+            fate.by(deadline).await,
+            Some(Verdict::Done),
+            "later askers are told too"
+        );
     }
 }

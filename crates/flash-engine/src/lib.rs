@@ -270,15 +270,26 @@ impl Engine {
     ///
     /// # Errors
     /// The milliseconds until the next try conforms.
-    pub fn admit_address(&self, sale_id: &SaleId, address: IpAddr, now: Instant) -> Result<(), u32> {
+    pub fn admit_address(
+        &self,
+        sale_id: &SaleId,
+        address: IpAddr,
+        now: Instant,
+    ) -> Result<(), u32> {
         let (sale_no, rate) = match self.catalogue.find(sale_id) {
             Some(sale) => {
                 let rules = sale.definition().admission;
-                (sale.sale_no(), Rate::per_second(rules.address_rate_per_s, rules.address_burst))
+                (
+                    sale.sale_no(),
+                    Rate::per_second(rules.address_rate_per_s, rules.address_burst),
+                )
             }
             None => {
                 let rules = flash_types::AdmissionRules::default();
-                (SaleNo(0), Rate::per_second(rules.address_rate_per_s, rules.address_burst))
+                (
+                    SaleNo(0),
+                    Rate::per_second(rules.address_rate_per_s, rules.address_burst),
+                )
             }
         };
         let hash = self.addresses.hash_address(sale_no, address);
@@ -304,7 +315,9 @@ impl Engine {
     fn overloaded(&self) -> Refusal {
         // A walk through all residues (Weyl sequence): no two neighbours come back together.
         let step = self.jitter.fetch_add(0x9E37_79B9, Ordering::Relaxed);
-        Refusal::Overloaded { retry_after_ms: 500 + step % 2_000 }
+        Refusal::Overloaded {
+            retry_after_ms: 500 + step % 2_000,
+        }
     }
 
     /// Requests that arrive from here on are refused with `stopping`; reads and replays go on.
@@ -332,7 +345,11 @@ impl Engine {
         if let Some(trouble) = &*self.store_trouble.lock() {
             reasons.push(format!("store: {trouble}"));
         }
-        Health { ready: reasons.is_empty(), reasons, durability: self.durability }
+        Health {
+            ready: reasons.is_empty(),
+            reasons,
+            durability: self.durability,
+        }
     }
 
     fn store_is_up(&self) {
@@ -384,12 +401,16 @@ impl Engine {
                 }
             }
         }
-        self.metrics.books_imbalance_units.set(imbalance_units as f64);
+        self.metrics
+            .books_imbalance_units
+            .set(imbalance_units as f64);
     }
 
     /// Stops a sale at once, and writes down why.
     fn freeze(&self, sale_no: SaleNo, reason: &str, now: Instant) {
-        let Some(sale) = self.catalogue.numbered(sale_no) else { return };
+        let Some(sale) = self.catalogue.numbered(sale_no) else {
+            return;
+        };
         if sale.gate() == SaleState::Frozen {
             return;
         }

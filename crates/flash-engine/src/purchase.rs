@@ -42,7 +42,12 @@ impl Engine {
                         let (buyer, key) = (request.buyer, request.key);
                         self.queue.push(Job {
                             sale: Arc::clone(&sale),
-                            work: Work::Reserve { record, buyer, key, lines: priced },
+                            work: Work::Reserve {
+                                record,
+                                buyer,
+                                key,
+                                lines: priced,
+                            },
                             note: None,
                             fate: Arc::clone(&fate),
                             deadline,
@@ -52,14 +57,20 @@ impl Engine {
                     }
                     Reserve::Won(won) => return self.replay(&sale, won, deadline).await,
                     Reserve::Limit(_) => Refusal::BuyerLimitReached,
-                    Reserve::Short { item, available_units } => Refusal::SoldOut {
+                    Reserve::Short {
+                        item,
+                        available_units,
+                    } => Refusal::SoldOut {
                         is_final: sale.is_drained(item),
                         available_units: (available_units > 0).then_some(available_units),
                     },
                 }
             }
         };
-        match sale.ledger().won(&request.buyer, &request.key, lines.as_ref()) {
+        match sale
+            .ledger()
+            .won(&request.buyer, &request.key, lines.as_ref())
+        {
             Some(won) => self.replay(&sale, won, deadline).await,
             None => Outcome::Refused(refusal),
         }
@@ -91,7 +102,9 @@ impl Engine {
                 return Err(Refusal::StoreUnavailable);
             }
             SaleState::Draft | SaleState::Published => {
-                return Err(Refusal::SaleNotStarted { starts_at: definition.starts_at });
+                return Err(Refusal::SaleNotStarted {
+                    starts_at: definition.starts_at,
+                });
             }
             SaleState::Paused => return Err(Refusal::SalePaused),
             SaleState::Closed => return Err(Refusal::SaleEnded),
@@ -111,7 +124,10 @@ impl Engine {
         if self.is_stopping() {
             return Err(Refusal::Stopping);
         }
-        let slot = self.queue.slot(Class::Purchase).ok_or_else(|| self.overloaded())?;
+        let slot = self
+            .queue
+            .slot(Class::Purchase)
+            .ok_or_else(|| self.overloaded())?;
         Ok((lines, slot))
     }
 
@@ -177,7 +193,10 @@ impl Engine {
     /// 504 with the id where it was sent; "in flight" where it still waits for its turn.
     pub(crate) fn unknown(&self, sale: &Sale, fate: &Fate) -> Outcome {
         match fate.sent() {
-            Some(serial) => Outcome::Unknown(ReservationId { sale_no: sale.sale_no(), serial }),
+            Some(serial) => Outcome::Unknown(ReservationId {
+                sale_no: sale.sale_no(),
+                serial,
+            }),
             None => Outcome::Refused(Refusal::InFlight),
         }
     }

@@ -63,8 +63,6 @@ pub(crate) enum Work {
     Close,
     Freeze(String),
     Retire,
-    /// Nothing but the note.
-    Note,
 }
 
 /// The right to be decided and unanswered; given back on drop.
@@ -96,8 +94,14 @@ impl Queue {
             Class::Settle => bounds::COMMIT_QUEUE_JOBS_MAX,
         };
         // Relaxed: a count that guards no other memory.
-        let slot = Slot { queue: Arc::clone(self) };
-        if self.taken.fetch_add(1, Ordering::Relaxed) < bound { Some(slot) } else { None }
+        let slot = Slot {
+            queue: Arc::clone(self),
+        };
+        if self.taken.fetch_add(1, Ordering::Relaxed) < bound {
+            Some(slot)
+        } else {
+            None
+        }
     }
 
     /// Jobs decided and unanswered.

@@ -19,15 +19,23 @@ pub struct Recovered {
 impl Recovered {
     /// Takes what `load` of a store hands over; `hash_key` is the engine's.
     pub fn new(hash_key: HashKey) -> Self {
-        Self { hash_key, sales: HashMap::new() }
+        Self {
+            hash_key,
+            sales: HashMap::new(),
+        }
     }
 
     /// All sales, and what does not balance: (sale, finding). Open reservations keep their grace from `steady_now` on.
     pub(crate) fn finish(self, steady_now: Timestamp) -> (Vec<Arc<Sale>>, Vec<(SaleNo, String)>) {
         let mut findings = Vec::new();
         for sale in self.sales.values().filter(|sale| !sale.is_retired()) {
-            sale.ledger().extend_expiry(steady_now.plus(sale.restart_grace()));
-            findings.extend(imbalances(sale).into_iter().map(|finding| (sale.sale_no(), finding)));
+            sale.ledger()
+                .extend_expiry(steady_now.plus(sale.restart_grace()));
+            findings.extend(
+                imbalances(sale)
+                    .into_iter()
+                    .map(|finding| (sale.sale_no(), finding)),
+            );
         }
         (self.sales.into_values().collect(), findings)
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use flash_ledger::{Command, LoadedReservation, PaymentDecision};
 use flash_store::{DecisionKind, DecisionRow, ReadError, ReservationRow, Store};
 use flash_types::{
-    ItemIndex, ItemUnits, Outcome, PaymentRef, Refusal, RefundRef, SaleState, Serial,
+    ItemIndex, ItemUnits, Outcome, PaymentRef, RefundRef, Refusal, SaleState, Serial,
 };
 
 use crate::sale::Sale;
@@ -19,11 +19,19 @@ impl Engine {
     /// The entry that stays in the catalogue: plan and last counters, no reservations.
     pub(crate) fn retired(&self, sale: &Sale) -> Sale {
         let definition = sale.definition().clone();
-        let units: Vec<ItemUnits> =
-            (0u16..).take(definition.items.len()).map(|i| sale.units(ItemIndex(i))).collect();
+        let units: Vec<ItemUnits> = (0u16..)
+            .take(definition.items.len())
+            .map(|i| sale.units(ItemIndex(i)))
+            .collect();
         let state = SaleState::Closed;
-        let light =
-            Sale::new(sale.sale_no(), definition, state, &units, true, self.config.hash_key);
+        let light = Sale::new(
+            sale.sale_no(),
+            definition,
+            state,
+            &units,
+            true,
+            self.config.hash_key,
+        );
         for (key, answer) in sale.take_stock_answers() {
             light.remember_stock_answer(key, answer);
         }
@@ -32,8 +40,10 @@ impl Engine {
 
     /// A key that won gets its reservation again; anybody else learns that the sale is over.
     pub(crate) async fn purchase_of_retired(&self, sale: &Sale, request: &Purchase) -> Outcome {
-        let found =
-            self.store.reservation_by_key(sale.sale_no(), request.buyer, request.key).await;
+        let found = self
+            .store
+            .reservation_by_key(sale.sale_no(), request.buyer, request.key)
+            .await;
         let row = match self.store_read(found) {
             Ok(row) => row,
             Err(refusal) => return Outcome::Refused(refusal),
@@ -44,7 +54,11 @@ impl Engine {
                 Outcome::Stands(Arc::new(sale.rendered_row(&row, self.durability)))
             }
             Some(_) => Outcome::Refused(Refusal::IdempotencyKeyReused),
-            None if request.lines.iter().any(|(item, _)| sale.item_index(item).is_none()) => {
+            None if request
+                .lines
+                .iter()
+                .any(|(item, _)| sale.item_index(item).is_none()) =>
+            {
                 Outcome::Refused(Refusal::NotFound)
             }
             None => Outcome::Refused(Refusal::SaleEnded),
@@ -64,12 +78,18 @@ impl Engine {
         };
         let items = self.store_read(self.store.items(sale_no).await)?;
         let mut decisions = self.store_read(self.store.decisions_of(sale_no, serial).await)?;
+        let mut rows = vec![row];
         if let Command::Confirm { payment_ref, .. } = command {
-            let taken = self.store.payment_decision(sale_no, *payment_ref).await;
-            decisions.extend(self.store_read(taken)?.filter(|known| {
-                known.decision.reservation != Some(serial)
-            }));
+            let known =
+                self.store_read(self.store.payment_decision(sale_no, *payment_ref).await)?;
+            // The payment of another reservation is refused for that reason: so that one comes along.
+            let other = known.as_ref().and_then(|known| known.decision.reservation);
+            if let Some(other) = other.filter(|other| *other != serial) {
+                rows.extend(self.store_read(self.store.reservation(sale_no, other).await)?);
+                decisions.extend(known);
+            }
         }
+        rows.sort_unstable_by_key(|row| row.serial);
         let units: Vec<ItemUnits> = items.iter().map(|item| item.units).collect();
         let slice = Sale::new(
             sale_no,
@@ -79,7 +99,9 @@ impl Engine {
             false,
             self.config.hash_key,
         );
-        slice.ledger().load(&loaded(&row));
+        for row in &rows {
+            slice.ledger().load(&loaded(row));
+        }
         for decision in &decisions {
             load_decision(&slice, decision);
         }
@@ -148,7 +170,8 @@ fn try_load_decision(sale: &Sale, row: &DecisionRow) -> Option<()> {
     let decision = &row.decision;
     let payment = |taken: PaymentDecision| {
         let payment_ref = PaymentRef::parse(&decision.reference).ok()?;
-        sale.ledger().load_payment(&payment_ref, decision.reservation?, taken);
+        sale.ledger()
+            .load_payment(&payment_ref, decision.reservation?, taken);
         Some(())
     };
     match decision.kind {
@@ -157,11 +180,15 @@ fn try_load_decision(sale: &Sale, row: &DecisionRow) -> Option<()> {
         DecisionKind::PaymentRefusedConflict => payment(PaymentDecision::RefusedConflict),
         DecisionKind::Refund => {
             let detail: RefundDetail = serde_json::from_str(row.detail.as_deref()?).ok()?;
-            let lines: Vec<_> =
-                detail.lines.iter().map(|(item, units)| (ItemIndex(*item), *units)).collect();
+            let lines: Vec<_> = detail
+                .lines
+                .iter()
+                .map(|(item, units)| (ItemIndex(*item), *units))
+                .collect();
             let refund_ref = RefundRef::parse(&decision.reference).ok()?;
             let reservation = decision.reservation?;
-            sale.ledger().load_refund(reservation, &refund_ref, detail.restock, &lines);
+            sale.ledger()
+                .load_refund(reservation, &refund_ref, detail.restock, &lines);
             Some(())
         }
         DecisionKind::StockChange => {

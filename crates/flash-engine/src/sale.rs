@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use flash_ledger::{HashKey, Ledger, LedgerItem, PricedLine, RecordRef, View};
 use flash_types::{
     Durability, IdempotencyKey, ItemId, ItemIndex, ItemUnits, Line, Lines, Money, Quantity,
-    Reservation, ReservationId, ReservationLine, ReservationState, SaleDefinition, SaleNo, SaleState,
-    Timestamp, bounds,
+    Reservation, ReservationId, ReservationLine, ReservationState, SaleDefinition, SaleNo,
+    SaleState, Timestamp, bounds,
 };
 use parking_lot::Mutex;
 use smallvec::SmallVec;
@@ -78,9 +78,16 @@ impl Sale {
                 units_per_buyer_max: item.units_per_buyer_max,
             })
             .collect();
-        assert_eq!(items.len(), definition.items.len(), "each item has its counters");
+        assert_eq!(
+            items.len(),
+            definition.items.len(),
+            "each item has its counters"
+        );
         let item_indices = if definition.items.len() > LINEAR_ITEMS_MAX {
-            (0u16..).zip(&definition.items).map(|(i, item)| (item.item, ItemIndex(i))).collect()
+            (0u16..)
+                .zip(&definition.items)
+                .map(|(i, item)| (item.item, ItemIndex(i)))
+                .collect()
         } else {
             HashMap::new()
         };
@@ -108,7 +115,11 @@ impl Sale {
             unreleased: stock.into(),
             ..ItemUnits::default()
         };
-        definition.items.iter().map(|item| unreleased(item.stock_units)).collect()
+        definition
+            .items
+            .iter()
+            .map(|item| unreleased(item.stock_units))
+            .collect()
     }
 
     /// Its number.
@@ -191,7 +202,11 @@ impl Sale {
     /// Place of an item.
     pub fn item_index(&self, item: &ItemId) -> Option<ItemIndex> {
         if self.item_indices.is_empty() {
-            let index = self.definition.items.iter().position(|known| known.item == *item)?;
+            let index = self
+                .definition
+                .items
+                .iter()
+                .position(|known| known.item == *item)?;
             return u16::try_from(index).ok().map(ItemIndex);
         }
         self.item_indices.get(item).copied()
@@ -201,7 +216,10 @@ impl Sale {
     pub(crate) fn lines(&self, lines: &[(ItemId, Quantity)]) -> Option<Lines> {
         let mut resolved: SmallVec<[Line; 1]> = SmallVec::with_capacity(lines.len());
         for (item, quantity) in lines {
-            resolved.push(Line { item: self.item_index(item)?, quantity: *quantity });
+            resolved.push(Line {
+                item: self.item_index(item)?,
+                quantity: *quantity,
+            });
         }
         Lines::merged(resolved)
     }
@@ -309,7 +327,10 @@ impl Sale {
             .collect();
         let amount_minor = amount_of(&lines);
         Some(Reservation {
-            reservation_id: ReservationId { sale_no: self.sale_no, serial: view.serial? },
+            reservation_id: ReservationId {
+                sale_no: self.sale_no,
+                serial: view.serial?,
+            },
             sale_id: self.definition.sale_id,
             buyer_id: view.buyer,
             state: view.state,
@@ -340,7 +361,10 @@ impl Sale {
             })
             .collect();
         Reservation {
-            reservation_id: ReservationId { sale_no: self.sale_no, serial: row.serial },
+            reservation_id: ReservationId {
+                sale_no: self.sale_no,
+                serial: row.serial,
+            },
             sale_id: self.definition.sale_id,
             buyer_id: row.buyer,
             state: row.state,
@@ -356,9 +380,9 @@ impl Sale {
 }
 
 fn amount_of(lines: &[ReservationLine]) -> Money {
-    lines
-        .iter()
-        .fold(Money(0), |sum, line| sum.plus(line.unit_price_minor.times(line.quantity)))
+    lines.iter().fold(Money(0), |sum, line| {
+        sum.plus(line.unit_price_minor.times(line.quantity))
+    })
 }
 
 /// What a read shows while a transition is in flight: only what is committed is told as such.
@@ -379,6 +403,9 @@ fn state_of(code: u8) -> SaleState {
         SaleState::Frozen,
     ];
     let state = STATES[usize::from(code)];
-    assert!(state as u8 == code, "states are listed in the order of their codes");
+    assert!(
+        state as u8 == code,
+        "states are listed in the order of their codes"
+    );
     state
 }

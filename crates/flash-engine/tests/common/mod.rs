@@ -1,5 +1,9 @@
 //! An engine on the memory store, in virtual time: what takes hours in the shop takes no time here.
-#![allow(missing_docs, dead_code, reason = "shared by test binaries, each of which uses a part")]
+#![allow(
+    missing_docs,
+    dead_code,
+    reason = "shared by test binaries, each of which uses a part"
+)]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,8 +31,14 @@ impl Clock for TestClock {
         let now = tokio::time::Instant::now();
         let started = *self.started.get_or_init(|| now);
         let steady = NOON.plus(now - started);
-        let offset = self.wall_offset_ms.load(std::sync::atomic::Ordering::Relaxed);
-        Reading { wall: Timestamp(steady.0 + offset), steady, at: now.into_std() }
+        let offset = self
+            .wall_offset_ms
+            .load(std::sync::atomic::Ordering::Relaxed);
+        Reading {
+            wall: Timestamp(steady.0 + offset),
+            steady,
+            at: now.into_std(),
+        }
     }
 }
 
@@ -41,7 +51,9 @@ pub struct Shop {
 }
 
 pub fn who() -> Who {
-    Who { name: "test".into() }
+    Who {
+        name: "test".into(),
+    }
 }
 
 pub fn id<T: std::str::FromStr>(text: &str) -> T
@@ -53,7 +65,13 @@ where
 
 impl Shop {
     pub fn open() -> Self {
-        Self::with(MemoryStore::new(), EngineConfig { hash_key: HashKey(1, 2), ..Default::default() })
+        Self::with(
+            MemoryStore::new(),
+            EngineConfig {
+                hash_key: HashKey(1, 2),
+                ..Default::default()
+            },
+        )
     }
 
     pub fn with(store: MemoryStore, config: EngineConfig) -> Self {
@@ -62,7 +80,7 @@ impl Shop {
 
     fn over(store: MemoryStore, config: EngineConfig, clock: Arc<TestClock>) -> Self {
         let mut recovered = Recovered::new(config.hash_key);
-        let opened = store.opened();
+        let opened = store.opened().unwrap();
         let any = AnyStore::Memory(store.clone());
         any.load(&mut recovered as &mut dyn Loaded).unwrap();
         let (engine, committer) = Engine::start(
@@ -73,7 +91,13 @@ impl Shop {
             Arc::clone(&clock) as Arc<dyn Clock>,
         );
         let committer = tokio::spawn(Committer::run(committer));
-        Self { engine, store, clock, committer, config }
+        Self {
+            engine,
+            store,
+            clock,
+            committer,
+            config,
+        }
     }
 
     /// The process dies without a word and starts again on what is stored.
@@ -89,20 +113,37 @@ impl Shop {
     pub async fn publish(&self, definition: serde_json::Value) {
         let definition: SaleDefinition = serde_json::from_value(definition).unwrap();
         let sale_id = definition.sale_id;
-        self.engine.put_draft(definition, false, who()).await.unwrap();
-        self.engine.command(&sale_id, SaleCommand::Publish, who()).await.unwrap();
+        self.engine
+            .put_draft(definition, false, who())
+            .await
+            .unwrap();
+        self.engine
+            .command(&sale_id, SaleCommand::Publish, who())
+            .await
+            .unwrap();
     }
 
     pub async fn command(&self, command: SaleCommand) {
-        self.engine.command(&id("s1"), command, who()).await.unwrap();
+        self.engine
+            .command(&id("s1"), command, who())
+            .await
+            .unwrap();
     }
 
     pub async fn buy(&self, buyer: &str, key: &str, lines: &[(&str, u64)]) -> Outcome {
         self.buy_in("s1", buyer, key, lines).await
     }
 
-    pub async fn buy_in(&self, sale: &str, buyer: &str, key: &str, lines: &[(&str, u64)]) -> Outcome {
-        self.engine.purchase(&purchase(sale, buyer, key, lines), self.now()).await
+    pub async fn buy_in(
+        &self,
+        sale: &str,
+        buyer: &str,
+        key: &str,
+        lines: &[(&str, u64)],
+    ) -> Outcome {
+        self.engine
+            .purchase(&purchase(sale, buyer, key, lines), self.now())
+            .await
     }
 
     pub async fn won(&self, buyer: &str, key: &str, lines: &[(&str, u64)]) -> Reservation {
@@ -113,7 +154,9 @@ impl Shop {
     }
 
     pub async fn confirm(&self, id: ReservationId, payment: &str) -> Outcome {
-        self.engine.confirm(id, &crate::common::id(payment), None, self.now()).await
+        self.engine
+            .confirm(id, &crate::common::id(payment), None, self.now())
+            .await
     }
 
     pub async fn cancel(&self, id: ReservationId) -> Outcome {
@@ -121,13 +164,22 @@ impl Shop {
     }
 
     pub async fn state(&self, id: ReservationId) -> ReservationState {
-        self.engine.reservation(Caller::Storefront, id).await.unwrap().state
+        self.engine
+            .reservation(Caller::Storefront, id)
+            .await
+            .unwrap()
+            .state
     }
 
     pub fn units(&self, item: u16) -> [u64; 4] {
         let units = self.engine.sale(&id("s1")).unwrap().units(ItemIndex(item));
         assert_eq!(units.imbalance(), 0, "{units:?}");
-        [units.unreleased, units.available, units.reserved, units.sold]
+        [
+            units.unreleased,
+            units.available,
+            units.reserved,
+            units.sold,
+        ]
     }
 
     /// The admin's audit agrees with the store.
