@@ -1,1 +1,64 @@
-fn main() {}
+//! Every check and every measurement of the project, behind one command: `cargo xtask <command>`.
+#![allow(
+    clippy::print_stdout,
+    reason = "a tool for people: what it found goes to stdout"
+)]
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod bench_front;
+mod ci;
+mod crash;
+mod load;
+mod setup;
+mod shell;
+mod tidy;
+
+/// Checks and measures Stampede. Exits with 0 if all is well, 1 if something was found, 2 if it was asked wrongly.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Everything that has to pass, in order, stopping at the first failure: setup, tidy, fmt, clippy, deny,
+    /// tests, loom, release build, demo, crash and load runs
+    Ci(ci::Options),
+    /// Installs what the other commands need and is missing
+    Setup(setup::Options),
+    /// Direction of dependencies, lint opt-in, banned words, leftovers, README against ci
+    Tidy,
+    /// Kills a real server under load, again and again, and holds what it had promised against what is there
+    Crash(crash::Options),
+    /// An opening spike by k6 against a fresh server, then the books
+    Load(load::Options),
+    /// The server's CPU per request against a bare hyper echo, over HTTP, on one core
+    BenchFront(bench_front::Options),
+    /// The bare hyper echo that bench-front measures against
+    #[command(hide = true)]
+    Echo,
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Task::Ci(options) => ci::run(&options),
+        Task::Setup(options) => setup::run(&options),
+        Task::Tidy => tidy::run(),
+        Task::Crash(options) => crash::run(&options),
+        Task::Load(options) => load::run(&options),
+        Task::BenchFront(options) => bench_front::run(&options),
+        Task::Echo => bench_front::echo::run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

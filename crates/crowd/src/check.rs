@@ -17,6 +17,8 @@ use crate::token::Keys;
 
 /// Connections that read for the checker.
 const READERS: usize = 8;
+/// Of the reservations that are in the list, one in so many is read by its name too.
+const ASKED_BY_ID_EVERY: usize = 20;
 /// How often moving books are read anew before they are taken as they are.
 const STILL_TRIES_MAX: usize = 20;
 
@@ -463,7 +465,6 @@ fn check_explained(
 pub async fn gather(addresses: Addresses, keys: &Keys, log: &ClientLog) -> anyhow::Result<Books> {
     let entries = log.entries();
     let mut books = Books::default();
-    read_names(addresses, keys, &entries, &mut books).await?;
     let mut api = Api::new(addresses, keys.clone());
     let sales: BTreeSet<&str> = entries
         .iter()
@@ -485,6 +486,7 @@ pub async fn gather(addresses: Addresses, keys: &Keys, log: &ClientLog) -> anyho
         }
         books.audits.insert(sale.to_owned(), before);
     }
+    read_names(addresses, keys, &entries, &mut books).await?;
     Ok(books)
 }
 
@@ -514,7 +516,23 @@ async fn read_names(
         );
         wanted.push(Wanted::Key(key, if story.has_unknown { 2 } else { 1 }));
     }
-    wanted.extend(ids.into_iter().map(|id| Wanted::Id(id.to_owned())));
+    // What the list shows need not be asked for one by one; every so many are, to hold the one against the other.
+    let mut listed: BTreeMap<&str, &Stored> = books
+        .listed
+        .iter()
+        .map(|stored| (stored.reservation_id.as_str(), stored))
+        .collect();
+    let mut by_id = BTreeMap::new();
+    for (number, id) in ids.into_iter().enumerate() {
+        match listed
+            .remove(id)
+            .filter(|_| !number.is_multiple_of(ASKED_BY_ID_EVERY))
+        {
+            Some(stored) => drop(by_id.insert(id.to_owned(), Some(stored.clone()))),
+            None => wanted.push(Wanted::Id(id.to_owned())),
+        }
+    }
+    books.by_id = by_id;
     let queue: Queue = std::sync::Arc::new(parking_lot::Mutex::new(wanted.into_iter()));
     let mut readers = JoinSet::new();
     for _ in 0..READERS {
