@@ -4,18 +4,25 @@
 //! Invariant: what [`Store::commit`] answered with `Ok` is there after any crash, at the level that
 //! [`Store::durability`] names.
 
+mod any;
+pub mod chain;
 mod change;
+pub mod fault;
 mod memory;
+mod open;
 mod rows;
-pub mod sqlite;
+mod sqlite;
 
+pub use any::AnyStore;
 pub use change::{
     AdminNote, Batch, Change, Decision, DecisionKind, Delta, Deltas, Entry, ItemMove, ReserveLine,
 };
-pub use memory::MemoryStore;
+pub use memory::{MemoryFault, MemoryStore};
+pub use open::{OpenError, Opened};
 pub use rows::{
     DecisionRow, ItemRow, Loaded, Page, ReservationFilter, ReservationRow, SaleRow, StoredLine,
 };
+pub use sqlite::SqliteStore;
 
 use std::future::Future;
 
@@ -51,7 +58,8 @@ pub struct ReadError(pub String);
 
 /// One durable place for sales, reservations and events.
 pub trait Store: Send + Sync + 'static {
-    /// Makes a batch durable: all of it or nothing. One batch is in flight at a time; numbers ascend by one.
+    /// Makes a batch durable: all of it or nothing. One batch is in flight at a time; numbers ascend by one, and the
+    /// number of a batch that was not applied is used again. An empty batch is taken: it asks whether the store works.
     ///
     /// # Errors
     /// [`CommitError`] says whether its units may go back.

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use crate::Decision;
 
 /// A sale as stored.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SaleRow {
     /// Its number.
     pub sale_no: SaleNo,
@@ -104,7 +104,7 @@ pub struct Page {
 }
 
 /// What a store hands over at start, one piece at a time: each sale before its reservations and decisions;
-/// reservations ascending by serial. Retired sales come without reservations and decisions.
+/// reservations (of all sales together) ascending by serial. Retired sales come without reservations and decisions.
 pub trait Loaded {
     /// A sale with its items.
     fn sale(&mut self, sale: SaleRow);
