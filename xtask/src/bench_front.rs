@@ -137,11 +137,11 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     let mut server_options = ServerOptions::new(&binary, dir.path().join("data"));
     server_options.wrapper = ["taskset", "-c", "0"].map(str::to_owned).into();
     let server = Server::start(&server_options)?;
-    let echo = Echo::start()?;
     let tokens = Tokens {
         minter: server.keys()?.minter(),
     };
-    shell::runtime()?.block_on(prepare(&server, &tokens))?;
+    let sold_out_bytes = shell::runtime()?.block_on(prepare(&server, &tokens))?;
+    let echo = Echo::start(sold_out_bytes)?;
 
     println!(
         "| what | echo µs/request | stampede µs/request | ratio | first target | requests/s echo, stampede |"
@@ -173,8 +173,8 @@ fn run_pinned() -> anyhow::Result<()> {
     )
 }
 
-/// Publishes a sale that is sold out for good and one that never will be.
-async fn prepare(server: &Server, tokens: &Tokens) -> anyhow::Result<()> {
+/// Publishes a sale that is sold out for good and one that never will be; gives the length of the first one's no.
+async fn prepare(server: &Server, tokens: &Tokens) -> anyhow::Result<usize> {
     let addresses = Addresses {
         public: server.public,
         admin: server.admin,
@@ -201,7 +201,14 @@ async fn prepare(server: &Server, tokens: &Tokens) -> anyhow::Result<()> {
             String::from_utf8_lossy(&paid.body)
         );
     }
-    Ok(())
+    let late = tokens.minter.mint("too-late", now_s() + 3600);
+    let refused = client
+        .send(&api::purchase(SALE_SOLD_OUT, &late, "k", &lines))
+        .await?;
+    if refused.outcome() != "sold_out" {
+        bail!("not sold out: {}", String::from_utf8_lossy(&refused.body));
+    }
+    Ok(refused.body.len())
 }
 
 fn sale(name: &str, stock_units: u32) -> serde_json::Value {
@@ -317,11 +324,11 @@ struct Echo {
 }
 
 impl Echo {
-    fn start() -> anyhow::Result<Self> {
+    fn start(answer_bytes: usize) -> anyhow::Result<Self> {
         let mut child = Command::new("taskset")
             .args(["-c", "0"])
             .arg(std::env::current_exe()?)
-            .arg("echo")
+            .args(["echo", "--answer-bytes", &answer_bytes.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()

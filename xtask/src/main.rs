@@ -41,7 +41,7 @@ enum Task {
     BenchFront(bench_front::Options),
     /// The bare hyper echo that bench-front measures against
     #[command(hide = true)]
-    Echo,
+    Echo(bench_front::echo::Options),
 }
 
 fn main() -> ExitCode {
@@ -52,7 +52,7 @@ fn main() -> ExitCode {
         Task::Crash(options) => crash::run(&options),
         Task::Load(options) => load::run(&options),
         Task::BenchFront(options) => bench_front::run(&options),
-        Task::Echo => bench_front::echo::run(),
+        Task::Echo(options) => bench_front::echo::run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
