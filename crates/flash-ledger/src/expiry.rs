@@ -80,7 +80,7 @@ impl<F: Clone> Ledger<F> {
                 serials.group(index)
             };
             for (serial, place) in &group {
-                let seen = place.map_or(Seen::Closed, |place| self.see(place, *serial));
+                let seen = self.see(*place, *serial);
                 if closed_before == index && matches!(seen, Seen::Closed) {
                     closed_before += 1;
                 }

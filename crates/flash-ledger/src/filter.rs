@@ -56,6 +56,10 @@ impl Filter {
     /// Allocates the first segment, so that no buyer waits for it.
     pub fn prepare(&self) {
         self.segment(0);
+        if cfg!(loom) {
+            // loom does not see that `OnceLock` orders the making of a segment before its use.
+            self.segment(1);
+        }
     }
 
     /// Adds a hash.
@@ -102,7 +106,12 @@ impl Filter {
 /// Whether the tag is in the bucket afterwards.
 fn put(bucket: &Bucket, tag: u32) -> bool {
     for place in &bucket.0 {
-        let mut seen = place.load(Ordering::Relaxed);
+        // loom looks back at the last access only: a load here would hide another thread's load.
+        let mut seen = if cfg!(loom) {
+            0
+        } else {
+            place.load(Ordering::Relaxed)
+        };
         if seen == 0 {
             match place.compare_exchange(0, tag, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => return true,

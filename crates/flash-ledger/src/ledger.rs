@@ -45,8 +45,13 @@ impl<F: Clone> Ledger<F> {
         Self::with_sizes(items, key, SHARDS, Filter::buckets_for(stock))
     }
 
-    /// The same with fewer shards (a power of two, at most 64) and a filter of another size.
-    pub(crate) fn with_sizes(
+    /// The same with fewer shards (a power of two, at most 64) and another first segment of the filter: so
+    /// small that a model can go through every interleaving.
+    ///
+    /// # Panics
+    /// If the shards are no power of two, or more than 64.
+    #[doc(hidden)]
+    pub fn with_sizes(
         items: &[LedgerItem],
         key: HashKey,
         shards: usize,
@@ -196,15 +201,8 @@ impl<F: Clone> Ledger<F> {
     /// If its reserve is not in flight.
     pub fn abort_reserve(&self, record: RecordRef) {
         let (number, slot) = split(record.place);
-        let serial = {
-            let shard = self.shards[number].lock();
-            expect_undecided(&shard, record);
-            shard.records.at(slot).serial
-        };
-        if serial != NO_SERIAL {
-            self.serials.lock().remove(serial);
-        }
         let mut shard = self.shards[number].lock();
+        expect_undecided(&shard, record);
         let landed = shard.land(slot, Kind::Reserve);
         let units = shard.units(slot);
         shard.uncount(slot, &units, &self.items, &self.hashes);

@@ -1,18 +1,18 @@
 //! The records of a sale by serial, and how far everything can never be due again.
 //!
-//! Serials only ascend, so appending keeps the order. An undone reservation leaves an empty entry.
+//! Serials only ascend, so appending keeps the order. Entries stay: where a reservation was undone, no record
+//! bears the serial any more, and whoever follows the entry finds that out.
 
 use smallvec::SmallVec;
 
-use crate::record::NONE;
 use crate::slab::Slab;
 
 const CHUNK: usize = 4096;
 /// Entries that a scan looks at between two turns with the lock.
 pub(crate) const GROUP: usize = 32;
 
-/// A piece of the index: (serial, place), `None` where undone.
-pub(crate) type Group = SmallVec<[(u64, Option<u32>); GROUP]>;
+/// A piece of the index: (serial, place).
+pub(crate) type Group = SmallVec<[(u64, u32); GROUP]>;
 
 /// Places of records (shard and slot) by serial.
 pub(crate) struct Serials {
@@ -42,16 +42,9 @@ impl Serials {
         self.places.push(place);
     }
 
+    /// Where the record with this serial lies, or lay.
     pub(crate) fn find(&self, serial: u64) -> Option<u32> {
-        self.index_of(serial)
-            .map(|index| *self.places.at(index))
-            .filter(|place| *place != NONE)
-    }
-
-    pub(crate) fn remove(&mut self, serial: u64) {
-        if let Some(index) = self.index_of(serial) {
-            *self.places.at_mut(index) = NONE;
-        }
+        self.index_of(serial).map(|index| *self.places.at(index))
     }
 
     /// The first entry that may still become due.
@@ -68,10 +61,7 @@ impl Serials {
     pub(crate) fn group(&self, index: u32) -> Group {
         let end = self.serials.len().min(index as usize + GROUP) as u32;
         (index..end)
-            .map(|index| {
-                let place = *self.places.at(index);
-                (*self.serials.at(index), (place != NONE).then_some(place))
-            })
+            .map(|index| (*self.serials.at(index), *self.places.at(index)))
             .collect()
     }
 
@@ -94,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn serials_are_found_until_removed() {
+    fn serials_are_found() {
         let mut serials = Serials::new();
         for n in 0..10_000 {
             serials.push(u64::from(n) * 3 + 1, n);
@@ -103,12 +93,7 @@ mod tests {
             assert_eq!(serials.find(u64::from(n) * 3 + 1), Some(n));
             assert_eq!(serials.find(u64::from(n) * 3), None);
         }
-        serials.remove(4);
-        assert_eq!(serials.find(4), None);
-        assert_eq!(
-            serials.group(0)[..3],
-            [(1, Some(0)), (4, None), (7, Some(2))]
-        );
+        assert_eq!(serials.group(0)[..3], [(1, 0), (4, 1), (7, 2)]);
         assert_eq!(serials.group(9_999).len(), 1);
         assert_eq!(serials.group(10_000).len(), 0);
     }

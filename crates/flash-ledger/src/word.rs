@@ -122,7 +122,12 @@ impl Word {
     /// Applies `step` at one moment; gives the halves before it.
     fn change<E>(&self, step: impl Fn(Halves) -> Result<Halves, E>) -> Result<Halves, E> {
         // Acquire on every read: a refusal that `step` gives counts as having seen the takers' keys.
-        let mut seen = self.0.load(Ordering::Acquire);
+        let mut seen = if cfg!(loom) {
+            // loom looks back at the last access only: a load here would hide another thread's load.
+            self.0.fetch_or(0, Ordering::Acquire)
+        } else {
+            self.0.load(Ordering::Acquire)
+        };
         loop {
             let now = Halves::of(seen);
             let next = step(now)?.packed();

@@ -59,7 +59,9 @@ pub fn merged(lines: &[(u16, u32)]) -> Lines {
 pub fn take(ledger: &Ledger<u32>, who: &str, name: &str, lines: &[(u16, u32)]) -> RecordRef {
     match ledger.reserve(&buyer(who), &key(name), &priced(lines), 1) {
         Reserve::Taken(record) => record,
-        other => panic!("{other:?}"),
+        refused @ (Reserve::Won(_) | Reserve::Limit(_) | Reserve::Short { .. }) => {
+            panic!("{refused:?}")
+        }
     }
 }
 
