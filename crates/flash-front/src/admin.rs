@@ -1,0 +1,341 @@
+//! The admin port: sales, their books, the audit log; metrics and health without a key.
+
+use flash_engine::{AdminRefusal, Sale, SaleCommand, Who as Admin};
+use flash_types::{ItemId, Refusal, SaleId, bounds};
+use http::{StatusCode, header};
+use hyper::body::Incoming;
+use serde_json::json;
+use std::sync::atomic::Ordering;
+
+use crate::config::Role;
+use crate::identity::Credential;
+use crate::outcome::Problem;
+use crate::reply::Reply;
+use crate::request::{Query, idempotency_key, path_id};
+use crate::routes::Route;
+use crate::sale_view::{AdminSaleView, PageView};
+use crate::service::Call;
+use crate::{bodies, public};
+
+/// The plan of a sale may hold 500 items, which do not fit 16 KiB.
+pub(crate) const PLAN_BYTES_MAX: usize = 256 * 1024;
+/// Longest part of a refused command's reason that is noted, bytes.
+const NOTE_BYTES_MAX: usize = 200;
+
+/// Answers everything of the admin port.
+pub(crate) async fn handle(
+    call: &Call<'_>,
+    body: Incoming,
+    route: Route,
+    names: [&str; 2],
+) -> Result<Reply, Problem> {
+    match route {
+        Route::Metrics => Ok(metrics(call)),
+        Route::Healthz => Ok(Reply::json(StatusCode::OK, "{\"status\":\"ok\"}")),
+        Route::Readyz => readyz(call),
+        Route::OpenApi => Ok(Reply::json(
+            StatusCode::OK,
+            call.shared().admin_document.clone(),
+        )),
+        Route::AdminSales
+        | Route::AdminSale
+        | Route::Audit
+        | Route::AdminReservations
+        | Route::AuditLog => read(call, route, names).await,
+        Route::PostSale => run(call, body, Command::Make, names).await,
+        Route::PutSale => run(call, body, Command::Replace, names).await,
+        Route::Publish => run(call, body, Command::Sale(SaleCommand::Publish), names).await,
+        Route::Pause => run(call, body, Command::Sale(SaleCommand::Pause), names).await,
+        Route::Resume => run(call, body, Command::Sale(SaleCommand::Resume), names).await,
+        Route::Close => run(call, body, Command::Sale(SaleCommand::Close), names).await,
+        Route::Stock => run(call, body, Command::Stock, names).await,
+        Route::Time
+        | Route::Sales
+        | Route::Sale
+        | Route::SaleEvents
+        | Route::Purchase
+        | Route::SaleReservations
+        | Route::Reservations
+        | Route::Reservation
+        | Route::Confirm
+        | Route::Cancel
+        | Route::Refund
+        | Route::DemoLogin
+        | Route::DemoPage => Err(Problem::NoSuchPath),
+    }
+}
+
+// ---- without a key
+
+fn metrics(call: &Call<'_>) -> Reply {
+    let shared = call.shared();
+    let mut text = String::with_capacity(16 * 1024);
+    shared
+        .metrics
+        .write(&shared.engine, shared.hub.streams(), &mut text);
+    text.push_str(&shared.prometheus.render());
+    Reply::text("text/plain; version=0.0.4; charset=utf-8", text)
+}
+
+fn readyz(call: &Call<'_>) -> Result<Reply, Problem> {
+    let mut health = call.engine().health();
+    // Relaxed: a flag by itself.
+    if call.shared().is_stopping.load(Ordering::Relaxed) && health.ready {
+        health.ready = false;
+        health.reasons.push("stopping".into());
+    }
+    let status = if health.ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    Reply::of(status, &health)
+}
+
+// ---- who
+
+/// The admin who asks, with the role that it takes; what known admins may not do is noted.
+fn admin(
+    call: &Call<'_>,
+    needed: Role,
+    command: &str,
+    sale_id: Option<&SaleId>,
+) -> Result<Admin, Problem> {
+    let key = match Credential::of(&call.parts.headers) {
+        // An admin key may look like anything.
+        Credential::Key(secret) | Credential::Token(secret) => call.shared().identity.admin(secret),
+        Credential::None => None,
+    };
+    let key = key.ok_or(Problem::Unauthenticated)?;
+    let who = Admin {
+        name: key.name.clone(),
+    };
+    if key.roles.iter().any(|role| role.covers(needed)) {
+        return Ok(who);
+    }
+    call.engine().note(&who, command, sale_id, "forbidden", "");
+    Err(Problem::Forbidden)
+}
+
+// ---- reads
+
+async fn read(call: &Call<'_>, route: Route, [name, _]: [&str; 2]) -> Result<Reply, Problem> {
+    let sale_id = || path_id("sale", name, SaleId::parse);
+    let engine = call.engine();
+    match route {
+        Route::AdminSales => {
+            admin(call, Role::Viewer, "sale.list", None)?;
+            sales(call)
+        }
+        Route::AdminSale => {
+            let sale_id = sale_id()?;
+            admin(call, Role::Viewer, "sale.read", Some(&sale_id))?;
+            let sale = engine.sale(&sale_id).ok_or(Refusal::NotFound)?;
+            sale_reply(call, StatusCode::OK, &sale)
+        }
+        Route::Audit => {
+            let sale_id = sale_id()?;
+            admin(call, Role::Viewer, "sale.audit", Some(&sale_id))?;
+            Reply::of(StatusCode::OK, &engine.audit(&sale_id).await?)
+        }
+        Route::AdminReservations => {
+            let sale_id = sale_id()?;
+            admin(call, Role::Viewer, "sale.reservations", Some(&sale_id))?;
+            let query = Query::parse(
+                call.parts.uri.query(),
+                &["state", "format", "cursor", "limit"],
+            )?;
+            query.read("format", |format| match format {
+                "json" => Ok(()),
+                _ => Err("is not json"),
+            })?;
+            let state = query.read("state", public::reservation_state)?;
+            public::page(call, &sale_id, None, state, query.cursor()?, query.limit()?).await
+        }
+        _ => {
+            admin(call, Role::Viewer, "audit_log.read", None)?;
+            audit_log(call).await
+        }
+    }
+}
+
+fn sales(call: &Call<'_>) -> Result<Reply, Problem> {
+    let query = Query::parse(call.parts.uri.query(), &["cursor", "limit"])?;
+    let (after, limit) = (query.cursor()?, query.limit()?);
+    let now = call.engine().clock().read().wall;
+    let mut sales = call.engine().sales();
+    sales.retain(|sale| u64::from(sale.sale_no().0) > after);
+    let is_more = sales.len() > limit;
+    sales.truncate(limit);
+    let last = sales.last().filter(|_| is_more);
+    let page = PageView {
+        next_cursor: last.map(|sale| sale.sale_no().0.to_string()),
+        items: sales
+            .iter()
+            .map(|sale| AdminSaleView::of(sale, now))
+            .collect(),
+    };
+    Reply::of(StatusCode::OK, &page)
+}
+
+async fn audit_log(call: &Call<'_>) -> Result<Reply, Problem> {
+    let query = Query::parse(call.parts.uri.query(), &["cursor", "limit"])?;
+    let (after, limit) = (query.cursor()?, query.limit()?);
+    let mut notes = call.engine().admin_notes(after, limit + 1).await?;
+    let is_more = notes.len() > limit;
+    notes.truncate(limit);
+    let last = notes.last().filter(|_| is_more);
+    let page = PageView {
+        next_cursor: last.map(|(number, _)| number.to_string()),
+        items: notes
+            .iter()
+            .map(|(number, note)| {
+                json!({
+                    "number": number, "at": note.at, "who": note.who, "command": note.command,
+                    "sale_id": note.sale_id, "outcome": note.outcome, "detail": note.detail,
+                })
+            })
+            .collect(),
+    };
+    Reply::of(StatusCode::OK, &page)
+}
+
+fn sale_reply(call: &Call<'_>, status: StatusCode, sale: &Sale) -> Result<Reply, Problem> {
+    let now = call.engine().clock().read().wall;
+    Reply::of(status, &AdminSaleView::of(sale, now))
+}
+
+// ---- commands
+
+#[derive(Debug, Clone, Copy)]
+enum Command {
+    Make,
+    Replace,
+    Sale(SaleCommand),
+    Stock,
+}
+
+impl Command {
+    /// Its name in the audit log.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Make => "sale.make",
+            Self::Replace => "sale.replace",
+            Self::Sale(SaleCommand::Publish) => "sale.publish",
+            Self::Sale(SaleCommand::Pause) => "sale.pause",
+            Self::Sale(SaleCommand::Resume) => "sale.resume",
+            Self::Sale(SaleCommand::Close) => "sale.close",
+            Self::Stock => "sale.stock",
+        }
+    }
+}
+
+/// Carries out a command; one that is malformed never reaches the engine, so it is noted here.
+async fn run(
+    call: &Call<'_>,
+    body: Incoming,
+    command: Command,
+    [name, item]: [&str; 2],
+) -> Result<Reply, Problem> {
+    let named = if name.is_empty() {
+        Ok(None)
+    } else {
+        path_id("sale", name, SaleId::parse).map(Some)
+    };
+    let known = named.as_ref().ok().copied().flatten();
+    let who = admin(call, Role::Merchant, command.as_str(), known.as_ref())?;
+    let done = match named {
+        Ok(sale_id) => carry_out(call, body, command, sale_id, item, who.clone()).await,
+        Err(problem) => Err(Refused::Here(problem)),
+    };
+    done.map_err(|refused| match refused {
+        Refused::Here(problem) => {
+            let rendered = problem.render();
+            let detail = if let Problem::Malformed(detail) = &problem {
+                detail
+            } else {
+                ""
+            };
+            let end = detail.floor_char_boundary(NOTE_BYTES_MAX);
+            let word = rendered.word.as_str();
+            call.engine()
+                .note(&who, command.as_str(), known.as_ref(), word, &detail[..end]);
+            problem
+        }
+        Refused::ByEngine(AdminRefusal::Refused(refusal)) => refusal.into(),
+        Refused::ByEngine(AdminRefusal::Malformed(detail)) => Problem::malformed(detail),
+        Refused::ByEngine(AdminRefusal::Unknown) => Problem::Unknown(None),
+    })
+}
+
+/// Who said no, and so who notes it.
+enum Refused {
+    Here(Problem),
+    ByEngine(AdminRefusal),
+}
+
+impl From<Problem> for Refused {
+    fn from(problem: Problem) -> Self {
+        Self::Here(problem)
+    }
+}
+
+impl From<AdminRefusal> for Refused {
+    fn from(refusal: AdminRefusal) -> Self {
+        Self::ByEngine(refusal)
+    }
+}
+
+async fn carry_out(
+    call: &Call<'_>,
+    body: Incoming,
+    command: Command,
+    sale_id: Option<SaleId>,
+    item: &str,
+    who: Admin,
+) -> Result<Reply, Refused> {
+    let engine = call.engine();
+    match (command, sale_id) {
+        (Command::Make, _) => {
+            let plan = bodies::sale(&call.body(body, PLAN_BYTES_MAX).await?)?;
+            let sale = engine.put_draft(plan, false, who).await?;
+            let location = format!("/v1/admin/sales/{}", sale.definition().sale_id);
+            let reply = sale_reply(call, StatusCode::CREATED, &sale)?;
+            let location = location.try_into().map_err(|_| Problem::Internal)?;
+            Ok(reply.with(header::LOCATION, location))
+        }
+        (Command::Replace, Some(sale_id)) => {
+            let plan = bodies::sale(&call.body(body, PLAN_BYTES_MAX).await?)?;
+            if plan.sale_id != sale_id {
+                return Err(Problem::malformed("sale_id is not the one in the path").into());
+            }
+            let sale = engine.put_draft(plan, true, who).await?;
+            Ok(sale_reply(call, StatusCode::OK, &sale)?)
+        }
+        (Command::Sale(command), Some(sale_id)) => {
+            let body = call.body(body, bounds::BODY_BYTES_MAX).await?;
+            match command {
+                SaleCommand::Publish => bodies::publish(&body)?,
+                SaleCommand::Pause | SaleCommand::Resume | SaleCommand::Close => {
+                    bodies::nothing(&body)?;
+                }
+            }
+            let sale = engine.command(&sale_id, command, who).await?;
+            Ok(sale_reply(call, StatusCode::OK, &sale)?)
+        }
+        (Command::Stock, Some(sale_id)) => {
+            let item = path_id("item", item, ItemId::parse)?;
+            let key = idempotency_key(&call.parts.headers)?;
+            let body = call.body(body, bounds::BODY_BYTES_MAX).await?;
+            let (delta_units, reason) = bodies::stock(&body)?;
+            let applied = engine
+                .change_stock(&sale_id, &item, &key, delta_units, &reason, who)
+                .await?;
+            let view = json!({"applied_delta_units": applied});
+            Ok(Reply::of(StatusCode::OK, &view)?)
+        }
+        (Command::Replace | Command::Sale(_) | Command::Stock, None) => {
+            Err(Problem::NoSuchPath.into())
+        }
+    }
+}
