@@ -1,0 +1,239 @@
+//! The admin port: commands, roles, the audit log, health and metrics.
+#![allow(missing_docs)]
+
+mod common;
+
+use common::*;
+use serde_json::json;
+
+#[test]
+fn a_sale_is_drafted_replaced_published_and_run() {
+    let shop = Shop::open();
+    let mut admins = shop.admins();
+    let mut call = |method: &str, path: &str, body: &str| {
+        let answer = admins.call(method, path, &[bearer(ADMIN)], body);
+        (answer.status, answer.json())
+    };
+    let draft = plan("s1", 5).to_string();
+    let (status, made) = call("POST", "/v1/admin/sales", &draft);
+    assert_eq!(
+        (status, &made["state"], &made["sale_id"]),
+        (201, &json!("draft"), &json!("s1"))
+    );
+    assert_eq!(call("POST", "/v1/admin/sales", &draft).0, 409);
+    assert_eq!(call("PUT", "/v1/admin/sales/s2", &draft).0, 400);
+    assert_eq!(
+        call("PUT", "/v1/admin/sales/none", &plan("none", 1).to_string()).0,
+        404
+    );
+    let (status, replaced) = call("PUT", "/v1/admin/sales/s1", &plan("s1", 7).to_string());
+    assert_eq!(
+        (status, &replaced["units"][0]["stock_units"]),
+        (200, &json!(7))
+    );
+    let (status, published) = call("POST", "/v1/admin/sales/s1/publish", r#"{"accept":[]}"#);
+    assert_eq!((status, &published["state"]), (200, &json!("open")));
+    assert_eq!(published["units"][0]["available_units"], 7);
+    assert_eq!(call("PUT", "/v1/admin/sales/s1", &draft).0, 409);
+    for (verb, state) in [
+        ("pause", "paused"),
+        ("pause", "paused"),
+        ("resume", "open"),
+        ("close", "closed"),
+    ] {
+        let (status, sale) = call("POST", &format!("/v1/admin/sales/s1/{verb}"), "{}");
+        assert_eq!((status, &sale["state"]), (200, &json!(state)));
+    }
+    assert_eq!(call("POST", "/v1/admin/sales/s1/resume", "{}").0, 409);
+    assert_eq!(call("POST", "/v1/admin/sales/none/pause", "{}").0, 404);
+    assert_eq!(
+        call(
+            "POST",
+            "/v1/admin/sales/s1/publish",
+            r#"{"accept":["deep_discount"]}"#
+        )
+        .0,
+        400
+    );
+    let (_, sales) = call("GET", "/v1/admin/sales", "");
+    assert_eq!(sales["items"].as_array().unwrap().len(), 1);
+    assert_eq!(call("GET", "/v1/admin/sales/s1", "").1["title"], "A sale");
+    assert_eq!(call("GET", "/v1/admin/sales/none", "").0, 404);
+}
+
+#[test]
+fn stock_changes_once_per_key() {
+    let shop = Shop::open();
+    shop.sale("s1", 5);
+    let mut admins = shop.admins();
+    let path = "/v1/admin/sales/s1/items/a/stock";
+    let mut change = |idempotency_key: &str, delta: i64| {
+        let body = json!({"delta_units": delta, "reason": "a pallet came"}).to_string();
+        let answer = admins.call("POST", path, &[bearer(ADMIN), key(idempotency_key)], &body);
+        (answer.status, answer.json()["applied_delta_units"].as_i64())
+    };
+    assert_eq!(change("c1", 10), (200, Some(10)));
+    assert_eq!(change("c1", 10), (200, Some(10)));
+    assert_eq!(change("c2", -100), (200, Some(-15)));
+    let without = admins.call(
+        "POST",
+        path,
+        &[bearer(ADMIN)],
+        r#"{"delta_units":1,"reason":"r"}"#,
+    );
+    assert_eq!(without.status, 400);
+    let nowhere = "/v1/admin/sales/s1/items/zzz/stock";
+    let body = r#"{"delta_units":1,"reason":"r"}"#;
+    assert_eq!(
+        admins
+            .call("POST", nowhere, &[bearer(ADMIN), key("c3")], body)
+            .status,
+        404
+    );
+}
+
+#[test]
+fn roles_are_held_and_every_command_is_noted() {
+    let shop = Shop::open();
+    shop.sale("s1", 5);
+    let mut admins = shop.admins();
+    for path in [
+        "/v1/admin/sales",
+        "/v1/admin/sales/s1",
+        "/v1/admin/sales/s1/audit",
+        "/v1/admin/sales/s1/reservations",
+        "/v1/admin/audit-log",
+    ] {
+        assert_eq!(
+            admins.call("GET", path, &[bearer(VIEWER)], "").status,
+            200,
+            "{path}"
+        );
+        assert_eq!(
+            admins.call("GET", path, &[bearer(STOREFRONT)], "").status,
+            401,
+            "{path}"
+        );
+        assert_eq!(admins.call("GET", path, &[], "").status, 401, "{path}");
+    }
+    let denied = admins.call("POST", "/v1/admin/sales/s1/pause", &[bearer(VIEWER)], "{}");
+    assert_eq!(
+        (denied.status, denied.outcome().as_str()),
+        (403, "forbidden")
+    );
+    let bad = admins.call(
+        "POST",
+        "/v1/admin/sales",
+        &[bearer(ADMIN)],
+        r#"{"sale_id":"s9"}"#,
+    );
+    assert_eq!((bad.status, bad.outcome().as_str()), (400, "malformed"));
+    let conflict = admins.call("POST", "/v1/admin/sales/s1/resume", &[bearer(ADMIN)], "{}");
+    assert_eq!(conflict.status, 200, "its effect stands");
+    let csv = admins.call(
+        "GET",
+        "/v1/admin/sales/s1/reservations?format=csv",
+        &[bearer(ADMIN)],
+        "",
+    );
+    assert_eq!(csv.status, 400);
+    let mut notes = Vec::new();
+    poll("the notes are written", || {
+        let log = admins
+            .call(
+                "GET",
+                "/v1/admin/audit-log?limit=200",
+                &[bearer(VIEWER)],
+                "",
+            )
+            .json();
+        notes = log["items"].as_array().unwrap().clone();
+        let is_there = |who: &str, command: &str, outcome: &str| {
+            notes.iter().any(|note| {
+                note["who"] == who && note["command"] == command && note["outcome"] == outcome
+            })
+        };
+        is_there("watcher", "sale.pause", "forbidden") && is_there("root", "sale.make", "malformed")
+    });
+    assert!(
+        notes
+            .iter()
+            .any(|note| note["sale_id"] == "s1" && note["outcome"] == "ok")
+    );
+    let first = admins
+        .call("GET", "/v1/admin/audit-log?limit=1", &[bearer(VIEWER)], "")
+        .json();
+    let next = first["next_cursor"].as_str().unwrap();
+    let second = admins.call(
+        "GET",
+        &format!("/v1/admin/audit-log?limit=1&cursor={next}"),
+        &[bearer(VIEWER)],
+        "",
+    );
+    assert_ne!(
+        second.json()["items"][0]["number"],
+        first["items"][0]["number"]
+    );
+}
+
+#[test]
+fn a_plan_of_500_items_is_taken() {
+    let shop = Shop::open();
+    let mut admins = shop.admins();
+    let with = |count: usize| {
+        let mut plan = plan("big", 1);
+        plan["items"] = (0..count)
+            .map(|number| json!({"item": format!("i{number}"), "title": "T", "sale_price_minor": 1, "stock_units": 1}))
+            .collect();
+        plan.to_string()
+    };
+    assert_eq!(
+        admins
+            .call("POST", "/v1/admin/sales", &[bearer(ADMIN)], &with(501))
+            .status,
+        400
+    );
+    assert_eq!(
+        admins
+            .call("POST", "/v1/admin/sales", &[bearer(ADMIN)], &with(500))
+            .status,
+        201
+    );
+}
+
+#[test]
+fn health_and_metrics_need_no_key() {
+    let shop = Shop::open();
+    shop.sale("s1", 5);
+    assert_eq!(
+        shop.buy("s1", "u1", "k1", r#"{"item":"a","quantity":2}"#)
+            .status,
+        201
+    );
+    assert_eq!(
+        shop.buy("s1", "u1", "k1", r#"{"item":"a","quantity":2}"#)
+            .status,
+        200
+    );
+    assert_eq!(shop.buy("s1", "u1", "k2", "{}").status, 400);
+    let mut admins = shop.admins();
+    assert_eq!(admins.get("/healthz").status, 200);
+    let ready = admins.get("/readyz");
+    assert_eq!((ready.status, &ready.json()["ready"]), (200, &json!(true)));
+    let metrics = String::from_utf8(admins.get("/metrics").body).unwrap();
+    for line in [
+        "stampede_purchases_total{outcome=\"reserved\"} 1",
+        "stampede_purchases_total{outcome=\"replayed\"} 1",
+        "stampede_purchases_total{outcome=\"malformed\"} 1",
+        "stampede_purchase_seconds_count 2",
+        "stampede_item_units{sale=\"s1\",item=\"a\",state=\"reserved\"} 2",
+        "stampede_item_units{sale=\"s1\",item=\"a\",state=\"available\"} 3",
+        "stampede_in_flight 0",
+    ] {
+        assert!(
+            metrics.lines().any(|known| known == line),
+            "{line}\n{metrics}"
+        );
+    }
+    assert!(metrics.contains("stampede_connections{listener=\"public\"}"));
+}
