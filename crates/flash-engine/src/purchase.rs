@@ -182,10 +182,15 @@ impl Engine {
             let Some(reservation) = sale.rendered(&view, self.durability) else {
                 return Outcome::Refused(Refusal::InFlight);
             };
-            match in_flight {
-                Some(fate) if fate.by(deadline).await.is_some() => {}
-                Some(_) => return Outcome::Stands(Arc::new(shown(reservation, true))),
-                None => return Outcome::Stands(Arc::new(reservation)),
+            let Some(fate) = in_flight else {
+                return Outcome::Stands(Arc::new(reservation));
+            };
+            match fate.by(deadline).await {
+                Some(Verdict::Done | Verdict::Refused(_)) => {}
+                // The store died over it: it stays in flight until the process ends.
+                Some(Verdict::Unknown) | None => {
+                    return Outcome::Stands(Arc::new(shown(reservation, true)));
+                }
             }
         }
     }

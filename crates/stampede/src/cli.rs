@@ -33,7 +33,6 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Config(ConfigCommand),
     /// Plan and run sales through the admin API.
-    #[command(subcommand)]
     Sale(SaleCommand),
 }
 

@@ -1,0 +1,332 @@
+//! `stampede serve`: wires the crates together, runs them, and stops them in order.
+//!
+//! Start: configuration -> ports free? -> store opened and proved -> keys -> ledger loaded -> ports bound -> ready line.
+//! Nothing is written before the ports were found free, so a start that cannot succeed leaves nothing behind.
+//! Stop: not ready -> no new connections -> requests in flight answered, to a deadline -> queue committed -> store closed.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use flash_engine::{Clock, Engine, EngineConfig, Recovered, SystemClock};
+use flash_front::{
+    AdminKey, BindError, Ended, Front, FrontConfig, JwtKey, JwtMaterial, KeyHash, Keys, NamedKey,
+};
+use flash_store::{AnyStore, SqliteStore};
+use flash_types::Timestamp;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use parking_lot::Mutex;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::Failure;
+use crate::cli::ServeArgs;
+use crate::config::{self, Config, JwtAlgorithm, Role};
+use crate::keys::{KeysFile, path_in, random_hash_key};
+use crate::logs;
+
+/// How often somebody who waits looks whether the engine is still running.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What the engine is run for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A shop.
+    Shop,
+    /// A look: with demo login and demo page.
+    Demo,
+}
+
+/// Runs until a signal.
+pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
+    let config = Config::for_serve(args).map_err(Failure::CannotStart)?;
+    logs::start(&config.log.level).map_err(Failure::CannotStart)?;
+    let running = start(&config, Kind::Shop)?;
+    logs::say(&format!(
+        "stampede ready public={} admin={} store={}",
+        running.public,
+        running.admin,
+        running.engine.durability().as_str()
+    ));
+    running.wait_for_signal();
+    running.stop()
+}
+
+/// An engine that serves.
+pub(crate) struct Running {
+    /// Where buyers come in.
+    pub(crate) public: SocketAddr,
+    /// Where operators come in.
+    pub(crate) admin: SocketAddr,
+    /// Unix seconds of the start.
+    pub(crate) started_at_s: i64,
+    engine: Arc<Engine>,
+    stop: watch::Sender<bool>,
+    front: JoinHandle<Result<Ended, BindError>>,
+    fatal: Arc<Mutex<Option<String>>>,
+}
+
+/// Starts everything; the ports answer when this returns.
+pub(crate) fn start(config: &Config, kind: Kind) -> Result<Running, Failure> {
+    logs::abort_on_broken_books();
+    let data = config.store.data.clone();
+    let (public, admin) = free_ports(config).map_err(Failure::CannotStart)?;
+    let hash_key = random_hash_key().map_err(Failure::CannotStart)?;
+    let begun = Instant::now();
+    let (store, opened) =
+        SqliteStore::open(&data).map_err(|error| Failure::CannotStart(error.to_string()))?;
+    let mut recovered = Recovered::new(hash_key);
+    store.load(&mut recovered).map_err(|error| Failure::CannotStart(error.to_string()))?;
+    let keys = front_keys(config, &data).map_err(Failure::CannotStart)?;
+    let prometheus = recorder()?;
+    let clock = Arc::new(SystemClock::start(opened.last_at));
+    let started_at_s = clock.read().wall.0 / 1_000;
+    let engine_config = EngineConfig {
+        hash_key,
+        request_deadline: Duration::from_millis(config.engine.request_deadline_ms),
+        retire_after: Duration::from_secs(config.engine.retire_after_s),
+        buyer_keys_max: config.engine.buyer_keys_max,
+        address_keys_max: config.engine.address_keys_max,
+    };
+    let store = AnyStore::Sqlite(store);
+    let (engine, committer) = Engine::start(store, &opened, recovered, engine_config, clock);
+    tracing::info!(
+        elapsed_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+        sales = engine.sales().len(),
+        epoch = opened.epoch,
+        "store proved and loaded"
+    );
+    let front_config = front_config(config, public, admin, kind).map_err(Failure::CannotStart)?;
+    let front = Front::bind(front_config, keys, Arc::clone(&engine), prometheus)
+        .map_err(|error| Failure::CannotStart(hinted(&error)))?;
+    let (public, admin) = (front.public_addr(), front.admin_addr());
+    let fatal = Arc::new(Mutex::new(None));
+    let beside = {
+        let fatal = Arc::clone(&fatal);
+        Box::pin(async move {
+            if let Err(error) = committer.run().await {
+                *fatal.lock() = Some(error.to_string());
+            }
+        })
+    };
+    let (stop, stopped) = watch::channel(false);
+    let front = std::thread::Builder::new()
+        .name("front".into())
+        .spawn(move || front.run(beside, stopped))
+        .context("cannot start a thread")?;
+    Ok(Running { public, admin, started_at_s, engine, stop, front, fatal })
+}
+
+impl Running {
+    /// The wall clock as the engine reads it.
+    pub(crate) fn clock_now(&self) -> Timestamp {
+        self.engine.clock().read().wall
+    }
+
+    /// Returns at the first SIGTERM or SIGINT, or when the engine ended by itself. From then on a second signal
+    /// ends the process at once.
+    pub(crate) fn wait_for_signal(&self) {
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+            return;
+        };
+        runtime.block_on(async {
+            let (Ok(mut terminate), Ok(mut interrupt)) =
+                (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+            else {
+                return;
+            };
+            let mut look = tokio::time::interval(LOOK_INTERVAL);
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => break,
+                    _ = interrupt.recv() => break,
+                    _ = look.tick() => if self.front.is_finished() { break },
+                }
+            }
+        });
+        std::thread::spawn(second_signal_ends_now);
+    }
+
+    /// Drains, flushes and ends.
+    pub(crate) fn stop(self) -> Result<(), Failure> {
+        tracing::info!("stopping");
+        // The front may have ended by itself already.
+        let _ = self.stop.send(true);
+        let ended = self
+            .front
+            .join()
+            .map_err(|_| anyhow::anyhow!("the front panicked"))?
+            .map_err(anyhow::Error::from)?;
+        match (ended, self.fatal.lock().take()) {
+            (_, Some(fatal)) => Err(Failure::Other(anyhow::anyhow!(fatal))),
+            (Ended::BesideEnded, None) => {
+                Err(Failure::Other(anyhow::anyhow!("the committer ended by itself")))
+            }
+            (Ended::Drained, None) => Ok(()),
+            (Ended::DeadlinePassed, None) => {
+                tracing::warn!("some requests were not answered by the drain deadline");
+                Ok(())
+            }
+        }
+    }
+}
+
+fn second_signal_ends_now() {
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+        return;
+    };
+    runtime.block_on(async {
+        let (Ok(mut terminate), Ok(mut interrupt)) =
+            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        else {
+            return;
+        };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        std::process::exit(1);
+    });
+}
+
+/// Both addresses, found free a moment ago. What is chosen for port 0 is chosen later.
+fn free_ports(config: &Config) -> Result<(SocketAddr, SocketAddr), String> {
+    let addresses = (config.public_addr()?, config.admin_addr()?);
+    for (key, address) in [("public", addresses.0), ("admin", addresses.1)] {
+        TcpListener::bind(address).map_err(|error| {
+            format!(
+                "cannot listen on {address} ({error}): stop what uses it, or choose another with --{key} ADDR (port 0 takes a free one)"
+            )
+        })?;
+    }
+    if addresses.0 == addresses.1 && addresses.0.port() != 0 {
+        return Err(format!("public and admin are both {}: give them two ports", addresses.0));
+    }
+    Ok(addresses)
+}
+
+fn hinted(error: &BindError) -> String {
+    match error {
+        BindError::Listen { listener, .. } => {
+            format!("{error}: choose another with --{listener} ADDR (port 0 takes a free one)")
+        }
+        BindError::Key(_) | BindError::Thread(_) => error.to_string(),
+    }
+}
+
+fn front_config(
+    config: &Config,
+    public: SocketAddr,
+    admin: SocketAddr,
+    kind: Kind,
+) -> Result<FrontConfig, String> {
+    let trusted_proxies = config
+        .public
+        .trusted_proxies
+        .iter()
+        .map(|net| net.parse().map_err(|bad| format!("public.trusted_proxies {net:?} {bad}")))
+        .collect::<Result<_, String>>()?;
+    let threads = match config.public.threads {
+        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        threads => threads,
+    };
+    Ok(FrontConfig {
+        public,
+        admin,
+        threads,
+        connections_max: config.public.connections_max,
+        header_read_timeout: Duration::from_millis(config.public.header_read_timeout_ms),
+        body_timeout: Duration::from_millis(config.public.body_read_timeout_ms),
+        trusted_proxies,
+        cors_origins: config.public.cors_origins.clone(),
+        stock_buckets: config.public.stock_buckets.clone(),
+        sse_streams_max: config.public.streams_max,
+        drain_deadline: Duration::from_millis(config.public.drain_deadline_ms),
+        is_demo: kind == Kind::Demo,
+        ..FrontConfig::default()
+    })
+}
+
+/// Configured keys; what is not configured comes from `keys.toml`, which is made where missing.
+fn front_keys(config: &Config, data: &Path) -> Result<Keys, String> {
+    let rate = config.public.storefront_rate_per_s;
+    let rate = flash_admission::Rate::per_second(rate, rate);
+    let config::Keys { admin, storefront, buyer_jwt, buyer_jwt_audience, buyer_jwt_issuer } =
+        &config.keys;
+    let seed = random_hash_key()?;
+    let some = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    let mut keys = Keys {
+        storefront: storefront
+            .iter()
+            .map(|key| NamedKey { rate, ..NamedKey::new(&key.name, &key.key) })
+            .collect(),
+        admin: admin.iter().map(admin_key).collect(),
+        jwt: buyer_jwt.iter().map(jwt_key).collect(),
+        audience: some(buyer_jwt_audience),
+        issuer: some(buyer_jwt_issuer),
+        hash_seed: (seed.0, seed.1),
+    };
+    if keys.storefront.is_empty() || keys.admin.is_empty() || keys.jwt.is_empty() {
+        let (file, is_new) = KeysFile::read_or_make(data)?;
+        let what = if is_new { "made" } else { "read" };
+        eprintln!("stampede: keys {what}: {}", path_in(data).display());
+        if keys.storefront.is_empty() {
+            keys.storefront.push(NamedKey { rate, ..NamedKey::new("storefront", &file.storefront_key) });
+        }
+        if keys.admin.is_empty() {
+            keys.admin.push(AdminKey::with_every_role("admin", &file.admin_key));
+        }
+        if keys.jwt.is_empty() {
+            let material = JwtMaterial::Hs256(file.buyer_jwt_secret.into_bytes());
+            keys.jwt.push(JwtKey { kid: None, material });
+        }
+    }
+    Ok(keys)
+}
+
+fn admin_key(key: &config::AdminKey) -> AdminKey {
+    let role = |role: &Role| match role {
+        Role::Viewer => flash_front::Role::Viewer,
+        Role::Merchant => flash_front::Role::Merchant,
+        Role::Reviewer => flash_front::Role::Reviewer,
+        Role::Operator => flash_front::Role::Operator,
+    };
+    AdminKey {
+        name: key.name.clone(),
+        roles: key.roles.iter().map(role).collect(),
+        sha256: KeyHash::of(key.key.as_bytes()),
+    }
+}
+
+fn jwt_key(key: &config::BuyerJwt) -> JwtKey {
+    JwtKey {
+        kid: Some(key.key_id.clone()).filter(|id| !id.is_empty()),
+        material: match key.algorithm {
+            JwtAlgorithm::Hs256 => JwtMaterial::Hs256(key.secret.clone().into_bytes()),
+            JwtAlgorithm::Rs256 => JwtMaterial::Rs256Pem(key.public_key_pem.clone()),
+            JwtAlgorithm::EdDsa => JwtMaterial::EdDsaPem(key.public_key_pem.clone()),
+        },
+    }
+}
+
+/// Installs the recorder of what crates count through `metrics`.
+fn recorder() -> Result<PrometheusHandle, Failure> {
+    const SECONDS: [f64; 12] =
+        [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 5.0];
+    const JOBS: [f64; 11] =
+        [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1_024.0];
+    let recorder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)
+        .and_then(|builder| {
+            builder.set_buckets_for_metric(Matcher::Suffix("_batch_jobs".into()), &JOBS)
+        })
+        .context("buckets of the metrics")?
+        .build_recorder();
+    let handle = recorder.handle();
+    metrics::set_global_recorder(recorder)
+        .map_err(|error| anyhow::anyhow!("metrics are recorded elsewhere already: {error}"))?;
+    Ok(handle)
+}
