@@ -16,7 +16,14 @@ struct Buyer {
     /// Of `item`; 0: nothing is counted in place.
     units: u32,
     item: ItemIndex,
+    /// Records of a buyer that is not crowded.
+    records: u8,
+    is_crowded: bool,
 }
+
+/// Records of one buyer that are searched one by one for a key. Most buyers have one or two; a buyer with
+/// more is crowded from then on, and its keys lie in a table.
+const RECORDS_SEARCHED_MAX: u8 = 4;
 
 /// The buyers of one shard.
 pub(crate) struct Buyers {
@@ -55,6 +62,30 @@ impl Buyers {
         self.buyers.at_mut(buyer).newest = record;
     }
 
+    /// The buyer's keys lie in the table of keys.
+    pub(crate) fn is_crowded(&self, buyer: u32) -> bool {
+        self.buyers.at(buyer).is_crowded
+    }
+
+    /// Counts a new record of the buyer; `true` if it crowded the buyer just now.
+    pub(crate) fn crowds(&mut self, buyer: u32) -> bool {
+        let known = self.buyers.at_mut(buyer);
+        if known.is_crowded {
+            return false;
+        }
+        known.records += 1;
+        known.is_crowded = known.records > RECORDS_SEARCHED_MAX;
+        known.is_crowded
+    }
+
+    /// A record of the buyer is gone.
+    pub(crate) fn thin(&mut self, buyer: u32) {
+        let known = self.buyers.at_mut(buyer);
+        if !known.is_crowded {
+            known.records -= 1;
+        }
+    }
+
     /// A buyer that was not found.
     pub(crate) fn insert(&mut self, hash: u64, newest: u32) -> u32 {
         let new = Buyer {
@@ -62,6 +93,8 @@ impl Buyers {
             hash: hash as u32,
             units: 0,
             item: ItemIndex(0),
+            records: 0,
+            is_crowded: false,
         };
         let place = match self.free.pop() {
             Some(place) => {

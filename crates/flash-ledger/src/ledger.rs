@@ -111,7 +111,7 @@ impl<F: Clone> Ledger<F> {
         }
         let number = self.shard_of(hash.buyer);
         let shard = self.shards[number].lock();
-        let slot = shard.find_key(hash.pair, buyer, key)?;
+        let slot = shard.find_pair(hash, buyer, key).1?;
         let is_same = lines.is_some_and(|lines| shard.are_same_lines(slot, lines.as_slice()));
         Some(won_at(&shard, number, slot, is_same))
     }
@@ -131,11 +131,11 @@ impl<F: Clone> Ledger<F> {
         let hash = self.hashes.pair(buyer, key);
         let number = self.shard_of(hash.buyer);
         let mut shard = self.shards[number].lock();
-        if let Some(slot) = shard.find_key(hash.pair, buyer, key) {
+        let (known_buyer, won) = shard.find_pair(hash, buyer, key);
+        if let Some(slot) = won {
             let is_same = shard.are_same_lines(slot, &unpriced(lines));
             return Reserve::Won(won_at(&shard, number, slot, is_same));
         }
-        let known_buyer = shard.find_buyer(hash.buyer, buyer.as_bytes());
         if let Some(item) = self.limit_reached(&shard, known_buyer, lines) {
             return Reserve::Limit(item);
         }

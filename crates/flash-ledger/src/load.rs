@@ -34,11 +34,8 @@ impl<F: Clone> Ledger<F> {
         self.filter.insert(hash.pair);
         let record = {
             let mut shard = self.shards[number].lock();
-            assert!(
-                shard.find_key(hash.pair, &row.buyer, &row.key).is_none(),
-                "books broken: a key won twice"
-            );
-            let buyer = shard.find_buyer(hash.buyer, row.buyer.as_bytes());
+            let (buyer, won) = shard.find_pair(hash, &row.buyer, &row.key);
+            assert!(won.is_none(), "books broken: a key won twice");
             let new = NewRecord {
                 hash,
                 buyer: &row.buyer,

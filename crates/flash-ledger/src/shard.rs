@@ -1,7 +1,8 @@
 //! One shard: the buyers whose hash falls here, their keys, their reservations.
 //!
-//! Plain single-threaded state; the ledger wraps it in a mutex. Invariants: a live record is in the table of
-//! keys and in its buyer's chain; a record has at most one flight, and the state `Unknown` always has one.
+//! Plain single-threaded state; the ledger wraps it in a mutex. Invariants: a live record is in its buyer's
+//! chain, and in the table of keys where its buyer has many; a record has at most one flight, and the state
+//! `Unknown` always has one.
 
 use flash_types::{
     BuyerId, IdempotencyKey, ItemIndex, Line, RefundRef, ReservationState, Timestamp,
@@ -45,6 +46,7 @@ pub(crate) struct Shard<F> {
     pub(crate) refunds: PlaceMap<u32, Vec<RefundRecord>>,
     free: Vec<u32>,
     names: Names,
+    /// Records of crowded buyers.
     by_key: HashTable<u32>,
     buyers: Buyers,
     /// Lines of records that have several.
@@ -86,16 +88,33 @@ impl<F> Shard<F> {
 
     // ---- look-ups
 
-    pub(crate) fn find_key(&self, hash: u64, buyer: &BuyerId, key: &IdempotencyKey) -> Option<u32> {
-        let hash = hash as u32;
-        self.by_key
-            .find(spread(hash), |slot| {
+    /// The buyer's place, and the record that this key of theirs won.
+    pub(crate) fn find_pair(
+        &self,
+        hash: PairHash,
+        buyer: &BuyerId,
+        key: &IdempotencyKey,
+    ) -> (Option<u32>, Option<u32>) {
+        let Some(known) = self.find_buyer(hash.buyer, buyer.as_bytes()) else {
+            return (None, None);
+        };
+        let pair = hash.pair as u32;
+        let slot = if self.buyers.is_crowded(known) {
+            self.by_key
+                .find(spread(pair), |slot| {
+                    let record = self.records.at(*slot);
+                    record.pair_hash == pair
+                        && self.buyer_bytes(record) == buyer.as_bytes()
+                        && self.key_bytes(record) == key.as_bytes()
+                })
+                .copied()
+        } else {
+            self.chain(Some(self.buyers.newest(known))).find(|slot| {
                 let record = self.records.at(*slot);
-                record.pair_hash == hash
-                    && self.buyer_bytes(record) == buyer.as_bytes()
-                    && self.key_bytes(record) == key.as_bytes()
+                record.pair_hash == pair && self.key_bytes(record) == key.as_bytes()
             })
-            .copied()
+        };
+        (Some(known), slot)
     }
 
     pub(crate) fn find_buyer(&self, hash: u64, buyer: &[u8]) -> Option<u32> {
@@ -159,9 +178,7 @@ impl<F> Shard<F> {
         let newest = self
             .find_buyer(hash, buyer.as_bytes())
             .map(|place| self.buyers.newest(place));
-        std::iter::successors(newest, |slot| {
-            Some(self.records.at(*slot).previous).filter(|previous| *previous != NONE)
-        })
+        self.chain(newest)
     }
 
     pub(crate) fn live(&self) -> impl Iterator<Item = (u32, &Record)> {
@@ -206,11 +223,6 @@ impl<F> Shard<F> {
             self.many_lines.insert(slot, new.lines.into());
         }
         self.counts[state_index(new.state)] += 1;
-        let records = &self.records;
-        self.by_key
-            .insert_unique(spread(new.hash.pair as u32), slot, |slot| {
-                spread(records.at(*slot).pair_hash)
-            });
         let buyer = match buyer {
             Some(buyer) => {
                 self.buyers.set_newest(buyer, slot);
@@ -218,6 +230,7 @@ impl<F> Shard<F> {
             }
             None => self.buyers.insert(new.hash.buyer, slot),
         };
+        self.index_key(slot, buyer);
         for line in new.lines {
             let units = match new.state {
                 ReservationState::Released | ReservationState::Expired => 0,
@@ -236,17 +249,20 @@ impl<F> Shard<F> {
     /// Forgets a record. Its units must be uncounted before.
     pub(crate) fn remove(&mut self, slot: u32, hashes: &Hashes) {
         let buyer = self.buyer_of(slot, hashes);
+        let hash = self.records.at(slot).pair_hash;
+        if self.buyers.is_crowded(buyer) {
+            match self.by_key.find_entry(spread(hash), |known| *known == slot) {
+                Ok(entry) => entry.remove(),
+                Err(_) => unreachable!("a crowded buyer's keys are in the table"),
+            };
+        }
         self.unchain(slot, buyer);
         let record = self.records.at_mut(slot);
         record.is_live = false;
         record.serial = NO_SERIAL;
         record.generation = record.generation.wrapping_add(1);
-        let (hash, name, len) = (record.pair_hash, record.name, record.name_len());
+        let (name, len) = (record.name, record.name_len());
         self.counts[state_index(record.state)] -= 1;
-        match self.by_key.find_entry(spread(hash), |known| *known == slot) {
-            Ok(entry) => entry.remove(),
-            Err(_) => unreachable!("a live record is in the table of keys"),
-        };
         self.names.remove(name, len);
         self.many_lines.remove(&slot);
         self.free.push(slot);
@@ -343,7 +359,33 @@ impl<F> Shard<F> {
         }
     }
 
+    /// Puts the key of a new record, first in its buyer's chain, where `find_pair` looks for it.
+    fn index_key(&mut self, slot: u32, buyer: u32) {
+        if self.buyers.crowds(buyer) {
+            let slots: Vec<u32> = self.chain(Some(slot)).collect();
+            for slot in slots {
+                self.put_in_table(slot);
+            }
+        } else if self.buyers.is_crowded(buyer) {
+            self.put_in_table(slot);
+        }
+    }
+
+    fn put_in_table(&mut self, slot: u32) {
+        let records = &self.records;
+        let hash_of = |slot: &u32| spread(records.at(*slot).pair_hash);
+        self.by_key.insert_unique(hash_of(&slot), slot, hash_of);
+    }
+
+    /// A record and those of the same buyer before it.
+    fn chain(&self, first: Option<u32>) -> impl Iterator<Item = u32> {
+        std::iter::successors(first, |slot| {
+            Some(self.records.at(*slot).previous).filter(|previous| *previous != NONE)
+        })
+    }
+
     fn unchain(&mut self, slot: u32, buyer: u32) {
+        self.buyers.thin(buyer);
         let previous = self.records.at(slot).previous;
         let newest = self.buyers.newest(buyer);
         if newest != slot {

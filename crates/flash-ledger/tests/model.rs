@@ -110,7 +110,7 @@ impl History {
     }
 
     fn reserve(&mut self, a: u8, b: u8, c: u8, d: u8) {
-        let (who, name) = (buyer(a % 3), key(b % 5));
+        let (who, name) = (buyer(a % 3), key(b % 8));
         let lines = lines_of(c, d);
         let expected_won = self.oracle.won(&who, &name, &lines);
         assert_eq!(
