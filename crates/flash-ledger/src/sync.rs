@@ -8,12 +8,12 @@ pub(crate) use self::real::*;
 #[cfg(not(loom))]
 mod real {
     pub(crate) use parking_lot::Mutex;
-    pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+    pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
 }
 
 #[cfg(loom)]
 mod modelled {
-    pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+    pub(crate) use loom::sync::atomic::{AtomicU64, Ordering};
 
     /// loom's mutex with parking_lot's signature.
     pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);

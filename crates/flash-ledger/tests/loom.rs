@@ -23,10 +23,11 @@ fn small(items: &[LedgerItem]) -> Arc<Ledger<u32>> {
     Arc::new(ledger)
 }
 
-/// One bucket of two places; a third tag overflows into the next segment.
-fn filter() -> Filter {
+/// One bucket of four places, so many of them filled; a fifth tag overflows into the next segment.
+fn filter(filled: u64) -> Filter {
     let filter = Filter::new(1);
     filter.prepare();
+    (1..=filled).for_each(|n| filter.insert(n << 48));
     filter
 }
 
@@ -71,40 +72,39 @@ fn stock_taken_away_is_not_sold() {
 #[test]
 fn the_filter_loses_no_insert() {
     loom::model(|| {
-        let filter = Arc::new(filter());
-        filter.insert(1 << 32);
-        let inserters: Vec<_> = [2u64, 3]
+        let filter = Arc::new(filter(3));
+        let inserters: Vec<_> = [4u64, 5]
             .into_iter()
             .map(|n| {
                 let filter = filter.clone();
                 thread::spawn(move || {
-                    filter.insert(n << 32);
-                    assert!(filter.may_contain(n << 32));
+                    filter.insert(n << 48);
+                    assert!(filter.may_contain(n << 48));
                 })
             })
             .collect();
-        assert!(filter.may_contain(1 << 32));
+        assert!(filter.may_contain(1 << 48));
         for inserter in inserters {
             inserter.join().unwrap();
         }
-        assert!((1..=3u64).all(|n| filter.may_contain(n << 32)));
-        assert!(!filter.may_contain(9 << 32));
+        assert!((1..=5u64).all(|n| filter.may_contain(n << 48)));
+        assert!(!filter.may_contain(9 << 48));
     });
 }
 
 #[test]
 fn who_sees_the_unit_gone_finds_the_key() {
     loom::model(|| {
-        let parts = Arc::new((Word::new(1, 0), filter()));
+        let parts = Arc::new((Word::new(1, 0), filter(0)));
         let winner = {
             let parts = parts.clone();
             thread::spawn(move || {
-                parts.1.insert(7 << 32);
+                parts.1.insert(7 << 48);
                 parts.0.take(1)
             })
         };
         if parts.0.load().available == 0 {
-            assert!(parts.1.may_contain(7 << 32));
+            assert!(parts.1.may_contain(7 << 48));
         }
         assert_eq!(winner.join().unwrap(), Ok(()));
     });
@@ -113,19 +113,19 @@ fn who_sees_the_unit_gone_finds_the_key() {
 #[test]
 fn who_sees_the_last_of_two_winners_finds_both_keys() {
     loom::model(|| {
-        let parts = Arc::new((Word::new(2, 0), filter()));
+        let parts = Arc::new((Word::new(2, 0), filter(0)));
         let winners: Vec<_> = [7u64, 8]
             .into_iter()
             .map(|n| {
                 let parts = parts.clone();
                 thread::spawn(move || {
-                    parts.1.insert(n << 32);
+                    parts.1.insert(n << 48);
                     assert_eq!(parts.0.take(1), Ok(()));
                 })
             })
             .collect();
         if parts.0.load().available == 0 {
-            assert!(parts.1.may_contain(7 << 32) && parts.1.may_contain(8 << 32));
+            assert!(parts.1.may_contain(7 << 48) && parts.1.may_contain(8 << 48));
         }
         for winner in winners {
             winner.join().unwrap();
@@ -136,20 +136,23 @@ fn who_sees_the_last_of_two_winners_finds_both_keys() {
 #[test]
 fn a_key_that_overflowed_its_bucket_is_found() {
     loom::model(|| {
-        let parts = Arc::new((Word::new(2, 0), filter()));
-        parts.1.insert(6 << 32);
+        let parts = Arc::new((Word::new(2, 0), filter(3)));
         let winners: Vec<_> = [7u64, 8]
             .into_iter()
             .map(|n| {
                 let parts = parts.clone();
                 thread::spawn(move || {
-                    parts.1.insert(n << 32);
+                    parts.1.insert(n << 48);
                     assert_eq!(parts.0.take(1), Ok(()));
                 })
             })
             .collect();
         if parts.0.load().available == 0 {
-            assert!((6..=8u64).all(|n| parts.1.may_contain(n << 32)));
+            assert!(
+                [1, 2, 3, 7, 8u64]
+                    .iter()
+                    .all(|n| parts.1.may_contain(n << 48))
+            );
         }
         for winner in winners {
             winner.join().unwrap();
