@@ -14,6 +14,7 @@ use crowd::check::{self, Finding, Rule};
 use crowd::client::{Client, Timeouts};
 use crowd::log::{Answer, Attempt, ClientLog, Entry};
 use crowd::random::Random;
+use crowd::wait;
 use crowd::{Server, ServerOptions, api};
 use serde_json::json;
 
@@ -24,6 +25,8 @@ use buyers::Crowd;
 const KILLS_PER_FOLDER: u64 = 4;
 /// Purchases that must be under way at a kill.
 const IN_FLIGHT_MIN: usize = 100;
+/// A rush of all buyers is over within about this.
+const RUSH_KILLED_WITHIN: Duration = Duration::from_millis(15);
 /// A round in which fewer were under way is repeated so often.
 const REPEATS_MAX: u32 = 10;
 /// Rounds within which the checker has to see a planted loss.
@@ -249,11 +252,15 @@ impl Folder {
             .random
             .between(Duration::from_millis(80), Duration::from_millis(500));
         tokio::time::sleep(lives).await;
-        // The moment is random; that enough is under way is the least that is asked of it.
-        crowd::wait::poll_until_async(
-            Duration::from_secs(2),
+        // It dies at a random moment of a rush: while the first are read, while they are committed, while they
+        // are answered.
+        let dies_after = self.random.between(Duration::ZERO, RUSH_KILLED_WITHIN);
+        crowd.rush().await?;
+        let killer = self.server.kill_at(Instant::now() + dies_after);
+        wait::poll_until_async(
+            Duration::from_secs(10),
             Duration::from_micros(200),
-            async || (crowd.in_flight.load(Ordering::Relaxed) >= IN_FLIGHT_MIN).then_some(()),
+            async || killer.is_finished().then_some(()),
         )
         .await;
         let asked_at_kill = crowd.in_flight.load(Ordering::Relaxed);

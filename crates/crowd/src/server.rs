@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -180,6 +181,22 @@ impl Server {
     pub fn kill(&mut self) -> anyhow::Result<ExitStatus> {
         self.child.kill().context("kill -9")?;
         self.child.wait().context("waiting for the killed process")
+    }
+
+    /// `kill -9` at a moment, from a thread of its own: whoever sends the load need not look up for it.
+    /// Join the thread before [`Server::kill`] collects the process.
+    pub fn kill_at(&self, moment: Instant) -> JoinHandle<()> {
+        let pid = self.child.id();
+        std::thread::spawn(move || {
+            let left = moment.saturating_duration_since(Instant::now());
+            poll_until(left, Duration::from_micros(100), || {
+                (Instant::now() >= moment).then_some(())
+            });
+            if let Ok(pid) = i32::try_from(pid) {
+                // It fails only if the process is gone already; it is not collected before this thread ends.
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+        })
     }
 
     /// SIGTERM, and waits for the end.

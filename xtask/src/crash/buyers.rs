@@ -3,12 +3,16 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
+use anyhow::Context;
 use crowd::api;
 use crowd::client::{Client, Timeouts};
 use crowd::log::{Answer, Attempt, ClientLog, Line};
 use crowd::random::Random;
 use crowd::token::{Minter, now_s};
+use crowd::wait;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 /// The sale of a crash run.
@@ -54,7 +58,26 @@ pub struct Crowd {
     /// Purchases sent and not answered.
     pub in_flight: Arc<AtomicUsize>,
     is_over: Arc<AtomicBool>,
+    rush: Arc<Rush>,
     connections: JoinSet<()>,
+}
+
+/// A line at a door: buyers hold back until all are there, and then all press the button in one instant.
+#[derive(Default)]
+struct Rush {
+    is_called: AtomicBool,
+    waiting: AtomicUsize,
+    door: Notify,
+}
+
+impl Rush {
+    /// Relaxed throughout: all of it runs on one thread.
+    async fn wait_if_called(&self) {
+        if self.is_called.load(Ordering::Relaxed) {
+            self.waiting.fetch_add(1, Ordering::Relaxed);
+            self.door.notified().await;
+        }
+    }
 }
 
 impl Crowd {
@@ -68,6 +91,7 @@ impl Crowd {
     ) -> Self {
         let in_flight = Arc::new(AtomicUsize::new(0));
         let is_over = Arc::new(AtomicBool::new(false));
+        let rush = Arc::new(Rush::default());
         let mut tasks = JoinSet::new();
         for index in 0..connections as u64 {
             let connection = Connection {
@@ -77,6 +101,7 @@ impl Crowd {
                 log: Arc::clone(log),
                 in_flight: Arc::clone(&in_flight),
                 is_over: Arc::clone(&is_over),
+                rush: Arc::clone(&rush),
                 random: Random::of(seed, index),
                 name: format!("{seed:x}-{index}"),
                 purchases: 0,
@@ -86,8 +111,26 @@ impl Crowd {
         Self {
             in_flight,
             is_over,
+            rush,
             connections: tasks,
         }
+    }
+
+    /// Lets every buyer finish what is under way, and then all buy at once. When this returns, they are let go.
+    pub async fn rush(&self) -> anyhow::Result<()> {
+        self.rush.is_called.store(true, Ordering::Relaxed);
+        let all = self.connections.len();
+        wait::poll_until_async(
+            Duration::from_secs(10),
+            Duration::from_millis(1),
+            async || (self.rush.waiting.load(Ordering::Relaxed) == all).then_some(()),
+        )
+        .await
+        .context("buyers that never came to the door")?;
+        self.rush.is_called.store(false, Ordering::Relaxed);
+        self.rush.waiting.store(0, Ordering::Relaxed);
+        self.rush.door.notify_waiters();
+        Ok(())
     }
 
     /// Waits until every connection has seen the end of the server.
@@ -107,6 +150,7 @@ struct Connection {
     log: Arc<ClientLog>,
     in_flight: Arc<AtomicUsize>,
     is_over: Arc<AtomicBool>,
+    rush: Arc<Rush>,
     random: Random,
     name: String,
     purchases: u64,
@@ -115,6 +159,7 @@ struct Connection {
 impl Connection {
     async fn run(mut self) {
         while !self.is_over.load(Ordering::Relaxed) {
+            self.rush.wait_if_called().await;
             self.purchases += 1;
             let buyer = format!("buyer-{}", self.random.below(PEOPLE));
             let token = self.minter.mint(&buyer, now_s() + 3600);

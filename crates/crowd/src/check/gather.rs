@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use parking_lot::Mutex;
@@ -18,6 +19,10 @@ use crate::token::Keys;
 const READERS: usize = 8;
 /// Of the reservations that are in the list, one in so many is read by its name too.
 const ASKED_BY_ID_EVERY: usize = 20;
+/// A change under way is decided within this, on any disk.
+const DECIDED_WITHIN: Duration = Duration::from_secs(10);
+/// Between two looks at it.
+const DECIDED_INTERVAL: Duration = Duration::from_millis(5);
 /// How often moving books are read anew before they are taken as they are.
 const STILL_TRIES_MAX: usize = 20;
 
@@ -45,7 +50,8 @@ pub async fn gather(addresses: Addresses, keys: &Keys, log: &ClientLog) -> anyho
         for tries in 1.. {
             let listed = api.reservations(sale).await?;
             let after = api.audit(sale).await?;
-            if before == after || tries == STILL_TRIES_MAX {
+            let is_still = before == after && listed.iter().all(|one| !is_undecided(one));
+            if is_still || tries == STILL_TRIES_MAX {
                 books.listed.extend(listed);
                 break;
             }
@@ -112,16 +118,13 @@ async fn read_names(
                 match next {
                     None => break anyhow::Ok(read),
                     Some(Wanted::Id(id)) => {
-                        let stored = api.reservation(&id).await?;
+                        let stored = decided(&mut api, &Name::Id(&id)).await?;
                         read.by_id.insert(id, stored);
                     }
                     Some(Wanted::Key(key, times)) => {
                         let mut reads = Vec::with_capacity(times);
                         for _ in 0..times {
-                            reads.push(
-                                api.reservation_by_key(&key.sale, &key.buyer, &key.key)
-                                    .await?,
-                            );
+                            reads.push(decided(&mut api, &Name::Key(&key)).await?);
                         }
                         read.by_key.insert(key, reads);
                     }
@@ -135,6 +138,35 @@ async fn read_names(
         books.by_key.extend(read.by_key);
     }
     Ok(())
+}
+
+enum Name<'a> {
+    Key(&'a KeyOf),
+    Id(&'a str),
+}
+
+/// A change that is being made durable (its expiry, say) shows as `unknown` for a moment: reads until it is
+/// decided. What never is, is for the checker to find.
+async fn decided(api: &mut Api, name: &Name<'_>) -> anyhow::Result<Option<Stored>> {
+    let started = Instant::now();
+    loop {
+        let stored = match name {
+            Name::Key(key) => {
+                api.reservation_by_key(&key.sale, &key.buyer, &key.key)
+                    .await?
+            }
+            Name::Id(id) => api.reservation(id).await?,
+        };
+        let is_decided = stored.as_ref().is_none_or(|stored| !is_undecided(stored));
+        if is_decided || started.elapsed() > DECIDED_WITHIN {
+            return Ok(stored);
+        }
+        tokio::time::sleep(DECIDED_INTERVAL).await;
+    }
+}
+
+fn is_undecided(stored: &Stored) -> bool {
+    stored.state == "unknown"
 }
 
 /// Runs `stampede audit --data` and gives its exit code and what it said.
