@@ -131,7 +131,13 @@ impl<F: Clone> Ledger<F> {
         let hash = self.hashes.pair(buyer, key);
         let number = self.shard_of(hash.buyer);
         let mut shard = self.shards[number].lock();
-        let (known_buyer, won) = shard.find_pair(hash, buyer, key);
+        // Under the lock of its buyer a miss proves that the key has not won; the processor fetches the
+        // filter's line and the buyer's at the same time.
+        let (known_buyer, won) = if self.filter.may_contain(hash.pair) {
+            shard.find_pair(hash, buyer, key)
+        } else {
+            (shard.find_buyer(hash.buyer, buyer.as_bytes()), None)
+        };
         if let Some(slot) = won {
             let is_same = shard.are_same_lines(slot, &unpriced(lines));
             return Reserve::Won(won_at(&shard, number, slot, is_same));
