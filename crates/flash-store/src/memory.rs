@@ -290,7 +290,6 @@ struct State {
     broken_books: Option<String>,
 }
 
-
 impl State {
     fn commit(&mut self, batch: Batch) -> Result<(), CommitError> {
         let refused = |why: String| Err(CommitError::NotApplied(NotApplied::Unavailable(why)));
@@ -315,10 +314,7 @@ impl State {
         let mut last = self.last_serial;
         for entry in &batch.entries {
             if entry.serial.0 <= last {
-                return refused(format!(
-                    "serial {} does not follow {last}",
-                    entry.serial.0
-                ));
+                return refused(format!("serial {} does not follow {last}", entry.serial.0));
             }
             last = entry.serial.0;
         }
@@ -367,7 +363,9 @@ impl State {
                     .sales
                     .get(sale_no)
                     .is_none_or(|sale| sale.state == SaleState::Draft);
-                must(is_draft, || format!("sale {} is no longer a draft", sale_no.0))?;
+                must(is_draft, || {
+                    format!("sale {} is no longer a draft", sale_no.0)
+                })?;
                 let is_other = |(number, sale): (&SaleNo, &SaleRow)| {
                     number != sale_no && sale.definition.sale_id == definition.sale_id
                 };
@@ -394,7 +392,9 @@ impl State {
             }
             Change::Retire => {
                 let sale = self.sale(*sale_no)?;
-                must(!sale.is_retired, || format!("sale {} is retired already", sale_no.0))?;
+                must(!sale.is_retired, || {
+                    format!("sale {} is retired already", sale_no.0)
+                })?;
                 sale.is_retired = true;
             }
             Change::Reserve {
@@ -404,7 +404,9 @@ impl State {
                 created_at,
                 expires_at,
             } => {
-                must(!lines.is_empty(), || format!("reservation {} has no lines", serial.0))?;
+                must(!lines.is_empty(), || {
+                    format!("reservation {} has no lines", serial.0)
+                })?;
                 let row = ReservationRow {
                     serial: *serial,
                     sale_no: *sale_no,
@@ -513,7 +515,11 @@ impl State {
         let first = units.first().map(|delta| (delta.item, delta.units));
         let is_fit = row.state == from && first == Some((row.lines[0].item, row.lines[0].units));
         must(is_fit, || {
-            format!("reservation {} is not a {} one with these units", serial.0, from.as_str())
+            format!(
+                "reservation {} is not a {} one with these units",
+                serial.0,
+                from.as_str()
+            )
         })?;
         row.state = change.reservation_state().unwrap_or(row.state);
         Ok(row)
@@ -545,9 +551,15 @@ impl State {
                 format!("reservation {}: more refunded than sold", serial.0)
             })?;
         }
-        let nothing_left = row.lines.iter().all(|line| line.refunded_units == line.units);
+        let nothing_left = row
+            .lines
+            .iter()
+            .all(|line| line.refunded_units == line.units);
         must(nothing_left == is_whole, || {
-            format!("reservation {}: `whole` is not what its units say", serial.0)
+            format!(
+                "reservation {}: `whole` is not what its units say",
+                serial.0
+            )
         })?;
         if is_whole {
             row.state = ReservationState::Refunded;
@@ -571,7 +583,9 @@ impl State {
             detail: words.detail,
         };
         let before = self.decisions.insert(key, row);
-        must(before.is_none(), || "a reference is decided a second time".into())
+        must(before.is_none(), || {
+            "a reference is decided a second time".into()
+        })
     }
 }
 

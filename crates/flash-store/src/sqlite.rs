@@ -288,9 +288,11 @@ fn start_epoch(connection: &Connection, paths: &Paths, tip: Tip) -> Result<Opene
         what,
     };
     let (starts, last): (i64, i64) = connection
-        .query_row("SELECT count(*), ifnull(max(epoch), 0) FROM start", [], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })
+        .query_row(
+            "SELECT count(*), ifnull(max(epoch), 0) FROM start",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
         .map_err(failed)?;
     let last_epoch = last.cast_unsigned();
     if starts != last || tip.serial / bounds::SERIALS_PER_EPOCH > last_epoch {
@@ -301,7 +303,9 @@ fn start_epoch(connection: &Connection, paths: &Paths, tip: Tip) -> Result<Opene
     }
     let epoch = last_epoch + 1;
     if epoch >= bounds::EPOCH_MAX {
-        return Err(damaged(format!("it was started {epoch} times, the most there can be")));
+        return Err(damaged(format!(
+            "it was started {epoch} times, the most there can be"
+        )));
     }
     let last_at = connection
         .query_row(

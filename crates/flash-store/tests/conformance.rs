@@ -265,7 +265,12 @@ fn lists_are_filtered_and_paged() {
         // A retired sale is named, its content is not loaded.
         let (store, _, collected) = subject.start();
         assert!(collected.sales[0].is_retired);
-        assert!(collected.reservations.iter().all(|row| row.sale_no == SaleNo(2)));
+        assert!(
+            collected
+                .reservations
+                .iter()
+                .all(|row| row.sale_no == SaleNo(2))
+        );
         run(store.close());
     }
 }
@@ -363,10 +368,16 @@ fn the_books_refuse_what_does_not_fit() {
             let batch = shop.batch_of(1, vec![drafted, Change::Publish, Change::Open]);
             commit(&store, &batch).unwrap();
             let verdict = commit(&store, &shop.batch_of(1, changes.clone()));
-            assert!(matches!(verdict, Err(CommitError::Fatal(_))), "{name}: {verdict:?}");
+            assert!(
+                matches!(verdict, Err(CommitError::Fatal(_))),
+                "{name}: {verdict:?}"
+            );
             // Nothing is taken after it.
             let verdict = commit(&store, &shop.batch(1));
-            assert!(matches!(verdict, Err(CommitError::Fatal(_))), "{name}: {verdict:?}");
+            assert!(
+                matches!(verdict, Err(CommitError::Fatal(_))),
+                "{name}: {verdict:?}"
+            );
         }
     }
 }
@@ -401,7 +412,10 @@ fn a_closed_store_takes_nothing() {
         run(store.close());
         run(store.close());
         let verdict = commit(&store, &shop.batch(3));
-        assert!(matches!(verdict, Err(CommitError::NotApplied(_))), "{verdict:?}");
+        assert!(
+            matches!(verdict, Err(CommitError::NotApplied(_))),
+            "{verdict:?}"
+        );
     }
 }
 
@@ -440,7 +454,10 @@ fn memory_holds_and_fails_as_asked() {
 /// Counters by folding the changes, in the test's own words.
 fn folded(entries: &[(u64, Entry)], sale: &SaleRow) -> Vec<ItemUnits> {
     let mut items: Vec<ItemUnits> = Vec::new();
-    for (_, entry) in entries.iter().filter(|(_, entry)| entry.sale_no == sale.sale_no) {
+    for (_, entry) in entries
+        .iter()
+        .filter(|(_, entry)| entry.sale_no == sale.sale_no)
+    {
         match &entry.change {
             Change::PutDraft { definition } => {
                 items = definition

@@ -99,9 +99,9 @@ impl<'c> Writer<'c> {
         self.flush_moves()?;
         // An empty batch, sent to see whether the store works again, stands at the serial before it.
         let serial_of = |entry: Option<&Entry>| entry.map_or(tip.serial, |entry| entry.serial.0);
-        let chain =
-            self.canon
-                .batch(tip.chain, batch.number, batch.at.0, &self.hashes);
+        let chain = self
+            .canon
+            .batch(tip.chain, batch.number, batch.at.0, &self.hashes);
         let next = Tip {
             batch: batch.number,
             serial: serial_of(batch.entries.last()),
@@ -154,10 +154,17 @@ impl<'c> Writer<'c> {
             Change::Resume => self.move_sale(*sale_no, "paused", change)?,
             Change::Close => self.move_sale(*sale_no, "published open paused", change)?,
             Change::Freeze { .. } => {
-                self.move_sale(*sale_no, "draft published open paused closed frozen", change)?;
+                self.move_sale(
+                    *sale_no,
+                    "draft published open paused closed frozen",
+                    change,
+                )?;
             }
             Change::Retire => must_be_one(self.retire_sale.execute([sale_no.0])?, || {
-                format!("sale {} cannot be retired: it is not there, or is already", sale_no.0)
+                format!(
+                    "sale {} cannot be retired: it is not there, or is already",
+                    sale_no.0
+                )
             })?,
             Change::Confirm {
                 reservation,
@@ -255,9 +262,8 @@ impl<'c> Writer<'c> {
         units: &[Delta],
         is_whole: bool,
     ) -> Result<(), Failure> {
-        let broken = |what: &str| {
-            Failure::Books(format!("refund of reservation {}: {what}", reservation.0))
-        };
+        let broken =
+            |what: &str| Failure::Books(format!("refund of reservation {}: {what}", reservation.0));
         let mut rows = self
             .select_reservation
             .query([reservation.0.cast_signed()])?;
@@ -283,7 +289,10 @@ impl<'c> Writer<'c> {
                 return Err(broken("more units than were sold"));
             }
         }
-        let nothing_left = row.lines.iter().all(|line| line.refunded_units == line.units);
+        let nothing_left = row
+            .lines
+            .iter()
+            .all(|line| line.refunded_units == line.units);
         if nothing_left != is_whole {
             return Err(broken("`whole` is not what its units say"));
         }
@@ -363,7 +372,11 @@ impl<'c> Writer<'c> {
             .move_sale
             .execute(params![sale_no.0, state.as_str(), from])?;
         must_be_one(done, || {
-            format!("sale {} is not {from}: it cannot become {}", sale_no.0, state.as_str())
+            format!(
+                "sale {} is not {from}: it cannot become {}",
+                sale_no.0,
+                state.as_str()
+            )
         })
     }
 
@@ -450,7 +463,9 @@ impl<'c> Writer<'c> {
                 step.reserved,
                 step.sold
             ])?;
-            must_be_one(done, || format!("sale {} has no item {}", sale_no.0, item.0))?;
+            must_be_one(done, || {
+                format!("sale {} has no item {}", sale_no.0, item.0)
+            })?;
         }
         Ok(())
     }

@@ -133,11 +133,7 @@ fn fold_events(paths: &Paths, hashes: &Sender<Vec<(u64, u64)>>) -> Result<EventF
     }
 }
 
-fn next_event(
-    row: &Row<'_>,
-    canon: &mut Canon,
-    fold: &mut EventFold,
-) -> Result<(u64, u64), Stop> {
+fn next_event(row: &Row<'_>, canon: &mut Canon, fold: &mut EventFold) -> Result<(u64, u64), Stop> {
     let facts = EventFacts {
         serial: number(row, 0)?,
         sale_no: number(row, 1)?,
@@ -301,7 +297,9 @@ impl<'l> Loader<'l> {
             }
             expected += 1;
         }
-        let rest = reservation.map(|row| row.serial.0).or(event.map(|(serial, _)| serial));
+        let rest = reservation
+            .map(|row| row.serial.0)
+            .or(event.map(|(serial, _)| serial));
         match rest {
             Some(serial) => Err(Stop::Broken(format!("serial {serial} is in no batch"))),
             None => Ok(()),

@@ -54,10 +54,7 @@ impl Sums {
 
     fn add_step(&mut self, serial: u64, from: ReservationState, to: ReservationState) {
         let mark = |state| mark(&[serial, 1, state_code(state).cast_unsigned()], "");
-        self.states = self
-            .states
-            .wrapping_add(mark(to))
-            .wrapping_sub(mark(from));
+        self.states = self.states.wrapping_add(mark(to)).wrapping_sub(mark(from));
     }
 
     fn add_refund(&mut self, serial: u64, item: u16, units: u32, is_restock: bool) {
@@ -202,7 +199,12 @@ impl EventFold {
                     sums.add_words(event.sale_no, &words);
                 }
             }
-            other => return Err(format!("event {} is of unknown type {other:?}", event.serial)),
+            other => {
+                return Err(format!(
+                    "event {} is of unknown type {other:?}",
+                    event.serial
+                ));
+            }
         }
         Ok(())
     }

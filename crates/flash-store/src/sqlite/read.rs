@@ -185,7 +185,8 @@ impl Queries {
         let mut sql = format!("SELECT {RESERVATION_COLUMNS} FROM reservation WHERE ");
         match &buyer {
             Some(buyer) if place.is_indexed => {
-                sql += "serial IN (SELECT serial FROM retired_key WHERE sale_no = ?1 AND buyer = ?4) ";
+                sql +=
+                    "serial IN (SELECT serial FROM retired_key WHERE sale_no = ?1 AND buyer = ?4) ";
                 values.push(buyer);
             }
             Some(buyer) => {
@@ -203,8 +204,7 @@ impl Queries {
     }
 
     pub fn items(&self, sale_no: SaleNo) -> Result<Vec<ItemRow>, ReadError> {
-        let sql =
-            format!("SELECT {ITEM_COLUMNS} FROM item WHERE sale_no = ?1 ORDER BY item_index");
+        let sql = format!("SELECT {ITEM_COLUMNS} FROM item WHERE sale_no = ?1 ORDER BY item_index");
         self.rows(&sql, params![sale_no.0], item_row)
     }
 
@@ -361,10 +361,7 @@ pub fn number<T: TryFrom<i64>>(row: &Row<'_>, column: usize) -> Result<T, String
     optional_number(row, column)?.ok_or_else(|| format!("column {column} is empty"))
 }
 
-pub fn optional_number<T: TryFrom<i64>>(
-    row: &Row<'_>,
-    column: usize,
-) -> Result<Option<T>, String> {
+pub fn optional_number<T: TryFrom<i64>>(row: &Row<'_>, column: usize) -> Result<Option<T>, String> {
     let value = row.get_ref(column).map_err(|error| error.to_string())?;
     if value == ValueRef::Null {
         return Ok(None);

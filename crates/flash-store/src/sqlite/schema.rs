@@ -119,11 +119,12 @@ fn write_ahead(connection: &Connection, paths: &Paths) -> Result<(), OpenError> 
     }
     connection
         .execute_batch("PRAGMA synchronous = FULL;")
-        .and_then(|()| connection.pragma_update_and_check(None, "wal_autocheckpoint", 0, |_| Ok(())))
         .and_then(|()| {
-            connection.pragma_update_and_check(None, "journal_size_limit", LOG_BYTES_KEPT, |_| {
-                Ok(())
-            })
+            connection.pragma_update_and_check(None, "wal_autocheckpoint", 0, |_| Ok(()))
+        })
+        .and_then(|()| {
+            connection
+                .pragma_update_and_check(None, "journal_size_limit", LOG_BYTES_KEPT, |_| Ok(()))
         })
         .map_err(failed)
 }
@@ -239,7 +240,10 @@ fn check_schema(connection: &Connection, paths: &Paths) -> Result<(), OpenError>
             row.get(1).map_err(failed)?,
             row.get(2).map_err(failed)?,
         );
-        if !found.exists((&object.0, &object.1, &object.2)).map_err(failed)? {
+        if !found
+            .exists((&object.0, &object.1, &object.2))
+            .map_err(failed)?
+        {
             return Err(OpenError::Damaged {
                 file: paths.database.clone(),
                 what: format!("the {} {} is not as it was made", object.0, object.1),

@@ -28,7 +28,8 @@ pub const PUT_SALE: &str = "INSERT INTO sale (sale_no, sale_id, state, definitio
 pub const DELETE_ITEMS: &str = "DELETE FROM item WHERE sale_no = ?1";
 pub const INSERT_ITEM: &str = "INSERT INTO item VALUES (?1, ?2, ?3, ?4, ?5, ?5, 0, 0, 0)";
 /// Moves a sale's state; from which states is the condition.
-pub const MOVE_SALE: &str = "UPDATE sale SET state = ?2 WHERE sale_no = ?1 AND instr(?3, state) > 0";
+pub const MOVE_SALE: &str =
+    "UPDATE sale SET state = ?2 WHERE sale_no = ?1 AND instr(?3, state) > 0";
 pub const RETIRE_SALE: &str = "UPDATE sale SET retired = 1, keys_after = first_serial \
     WHERE sale_no = ?1 AND retired = 0";
 pub const SELECT_UNRELEASED: &str = "SELECT item_index, unreleased_units FROM item \
@@ -50,4 +51,5 @@ pub const INDEX_DONE: &str = "UPDATE sale SET retired = 2 WHERE sale_no = ?1 AND
 pub const NEXT_RETIRING: &str =
     "SELECT sale_no, keys_after FROM sale WHERE retired = 1 ORDER BY sale_no LIMIT 1";
 
-pub const LAST_BATCH: &str = "SELECT number, last_serial, chain FROM batch ORDER BY number DESC LIMIT 1";
+pub const LAST_BATCH: &str =
+    "SELECT number, last_serial, chain FROM batch ORDER BY number DESC LIMIT 1";

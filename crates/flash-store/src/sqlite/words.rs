@@ -135,11 +135,9 @@ impl EventWords {
                 Some(payment_ref.as_str()),
                 format!("{{\"expired\":{is_expired}}}"),
             ),
-            Change::Release { reservation, units } | Change::Expire { reservation, units } => of(
-                reservation,
-                None,
-                format!("{{\"units\":{}}}", pairs(units)),
-            ),
+            Change::Release { reservation, units } | Change::Expire { reservation, units } => {
+                of(reservation, None, format!("{{\"units\":{}}}", pairs(units)))
+            }
             Change::Refund {
                 reservation,
                 refund_ref,
@@ -192,7 +190,11 @@ impl DecisionWords {
                 reservation,
                 payment_ref,
                 ..
-            } => Self::payment(DecisionKind::PaymentTaken, payment_ref.as_str(), *reservation),
+            } => Self::payment(
+                DecisionKind::PaymentTaken,
+                payment_ref.as_str(),
+                *reservation,
+            ),
             Change::RefusePayment {
                 reservation,
                 payment_ref,

@@ -76,7 +76,10 @@ pub fn crash_copy(from: &Path, to: &Path) {
             .args([from.join(file), to.join(file)])
             .output()
             .unwrap();
-        assert!(done.status.success() || file == "stampede.db-wal", "{done:?}");
+        assert!(
+            done.status.success() || file == "stampede.db-wal",
+            "{done:?}"
+        );
     }
 }
 
@@ -191,7 +194,10 @@ impl Shop {
 
     /// A batch of changes of sale `sale_no`.
     pub fn batch_of(&mut self, sale_no: u32, changes: Vec<Change>) -> Batch {
-        let changes = changes.into_iter().map(|change| (sale_no, change)).collect();
+        let changes = changes
+            .into_iter()
+            .map(|change| (sale_no, change))
+            .collect();
         self.number(changes)
     }
 
