@@ -13,11 +13,13 @@ use flash_types::bounds;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::Notify;
 
 use crate::framing::{Ambiguous, Scanner};
+use crate::outbox::Outbox;
 use crate::service::{ConnectionState, Worker, serve};
 
 /// Most bytes that are read at once, and that hyper keeps of a connection.
@@ -34,18 +36,20 @@ thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
 }
 
-/// A socket whose heads are looked at on the way in.
+/// A socket whose heads are looked at on the way in, and whose answers are gathered on the way out.
 pub(crate) struct WatchedIo {
-    stream: TcpStream,
+    inbox: OwnedReadHalf,
+    outbox: Arc<Outbox>,
     scanner: Scanner,
     is_poisoned: bool,
     state: Arc<ConnectionState>,
 }
 
 impl WatchedIo {
-    fn new(stream: TcpStream, state: Arc<ConnectionState>) -> Self {
+    fn new(inbox: OwnedReadHalf, outbox: Arc<Outbox>, state: Arc<ConnectionState>) -> Self {
         Self {
-            stream,
+            inbox,
+            outbox,
             scanner: Scanner::new(),
             is_poisoned: false,
             state,
@@ -85,7 +89,7 @@ impl Read for WatchedIo {
         SCRATCH.with_borrow_mut(|scratch| {
             let length = scratch.len().min(buffer.remaining());
             let mut read = ReadBuf::new(&mut scratch[..length]);
-            ready!(Pin::new(&mut this.stream).poll_read(cx, &mut read))?;
+            ready!(Pin::new(&mut this.inbox).poll_read(cx, &mut read))?;
             this.hand_over(read.filled(), &mut buffer);
             Poll::Ready(Ok(()))
         })
@@ -98,19 +102,21 @@ impl Write for WatchedIo {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
+        self.outbox.poll_put(cx, &[io::IoSlice::new(bytes)])
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // It is flushed whenever hyper pauses: see `run`.
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        ready!(self.outbox.poll_flush(cx))?;
+        Poll::Ready(self.outbox.shutdown())
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        true
     }
 
     fn poll_write_vectored(
@@ -118,7 +124,7 @@ impl Write for WatchedIo {
         cx: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, parts)
+        self.outbox.poll_put(cx, parts)
     }
 }
 
@@ -128,8 +134,7 @@ pub(crate) fn http() -> http1::Builder {
     builder
         .max_buf_size(READ_BYTES)
         .max_header_size(bounds::HEAD_BYTES_MAX)
-        .header_read_timeout(None)
-        .pipeline_flush(true);
+        .header_read_timeout(None);
     builder
 }
 
@@ -141,7 +146,9 @@ pub(crate) async fn run(
     http: Arc<http1::Builder>,
     stop: Arc<Notify>,
 ) {
-    let io = WatchedIo::new(stream, Arc::clone(&state));
+    let (inbox, outbox) = stream.into_split();
+    let outbox = Arc::new(Outbox::new(outbox));
+    let io = WatchedIo::new(inbox, Arc::clone(&outbox), Arc::clone(&state));
     let service = service_fn({
         let worker = Arc::clone(&worker);
         move |request| {
@@ -152,38 +159,37 @@ pub(crate) async fn run(
     let mut connection = http.serve_connection(io, service);
     let mut stopped = pin!(stop.notified());
     let mut is_told = false;
-    let mut is_listening = false;
+    let (mut is_listening, mut is_over) = (false, false);
     // A task keeps its waker: asking once to be woken for the stop is enough.
-    let ended = poll_fn(|cx| {
+    poll_fn(|cx| {
         if !is_listening {
             is_listening = true;
             let _ = stopped.as_mut().poll(cx);
         }
-        // Relaxed: set before the notification, which orders it.
-        if !is_told && worker.shared.is_stopping.load(Ordering::Relaxed) {
+        if !is_told && worker.is_draining() {
             is_told = true;
             Pin::new(&mut connection).graceful_shutdown();
         }
-        Pin::new(&mut connection).poll(cx)
+        // How it ended makes no difference: whatever was answered is sent.
+        is_over = is_over || Pin::new(&mut connection).poll(cx).is_ready();
+        match outbox.poll_flush(cx) {
+            Poll::Ready(Ok(())) if !is_over => Poll::Pending,
+            Poll::Ready(Ok(()) | Err(_)) => Poll::Ready(()),
+            Poll::Pending => Poll::Pending,
+        }
     })
     .await;
-    if ended.is_err() {
-        return;
-    }
-    if !is_told {
-        close(connection.into_parts().io.stream).await;
+    if outbox.shutdown().is_ok() && !is_told {
+        linger(&mut connection.into_parts().io.inbox).await;
     }
 }
 
-/// Says goodbye, then listens for a moment to what the client still sends.
-async fn close(mut stream: TcpStream) {
-    if stream.shutdown().await.is_err() {
-        return;
-    }
+/// Listens for a moment to what the client still sends.
+async fn linger(inbox: &mut OwnedReadHalf) {
     let drain = async {
         let mut thrown_away = [0; 1_024];
         for _ in 0..LINGER_READS {
-            match stream.read(&mut thrown_away).await {
+            match inbox.read(&mut thrown_away).await {
                 Ok(0) | Err(_) => return,
                 Ok(_) => {}
             }

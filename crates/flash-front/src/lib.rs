@@ -19,6 +19,7 @@ mod identity;
 mod jwt;
 mod metrics;
 mod openapi;
+mod outbox;
 mod outcome;
 mod public;
 mod purchase;

@@ -296,7 +296,7 @@ impl ThreadPlan {
         // An error of either means that the sender is gone: nobody could ever stop us otherwise.
         let stopped = async {
             tokio::select! {
-                _ = stop.wait_for(|is_stopping| *is_stopping) => {}
+                _ = stop.wait_for(|is_stopping| *is_stopping), if !self.worker.is_admin => {}
                 // What ran beside is over, so nothing can be decided any more.
                 _ = phase.wait_for(|phase| *phase == Phase::Over) => {}
             }

@@ -51,6 +51,14 @@ pub(crate) struct Worker {
     pub(crate) tick: AtomicU32,
 }
 
+impl Worker {
+    /// Connections of this thread end as soon as they are idle. The admin port stays: it tells that we are stopping.
+    pub(crate) fn is_draining(&self) -> bool {
+        // Relaxed: set before the connections are notified, which orders it.
+        !self.is_admin && self.shared.is_stopping.load(Ordering::Relaxed)
+    }
+}
+
 /// What the two ends of one connection (its bytes, its requests) and its thread's sweep tell each other. All of it is
 /// written and read on one thread: Relaxed everywhere.
 pub(crate) struct ConnectionState {
