@@ -40,6 +40,9 @@ pub struct Options {
     /// Takes this program instead of building one
     #[arg(long)]
     server: Option<PathBuf>,
+    /// Already optimised and on core 1
+    #[arg(long, hide = true)]
+    pinned: bool,
 }
 
 /// One line of the table.
@@ -124,7 +127,7 @@ struct Tokens {
 }
 
 pub fn run(options: &Options) -> anyhow::Result<()> {
-    if cfg!(debug_assertions) || std::env::var_os("STAMPEDE_BENCH_PINNED").is_none() {
+    if cfg!(debug_assertions) || !options.pinned {
         return run_pinned();
     }
     let binary = match &options.server {
@@ -169,7 +172,7 @@ fn run_pinned() -> anyhow::Result<()> {
             .args(["-c", "1"])
             .arg(program)
             .args(std::env::args_os().skip(1))
-            .env("STAMPEDE_BENCH_PINNED", "1"),
+            .arg("--pinned"),
     )
 }
 

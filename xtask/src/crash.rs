@@ -179,7 +179,7 @@ impl Folder {
         let mut server_options = ServerOptions::new(binary, dir.path().join("data"));
         if options.prove {
             let fault = (
-                "STAMPEDE_FAULT".to_owned(),
+                "STAMPEDE_FAULT_MODE".to_owned(),
                 "answer_before_commit".to_owned(),
             );
             server_options.environment.push(fault);
