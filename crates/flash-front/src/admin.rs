@@ -37,11 +37,11 @@ pub(crate) async fn handle(
             StatusCode::OK,
             call.shared().admin_document.clone(),
         )),
-        Route::AdminSales
-        | Route::AdminSale
-        | Route::Audit
-        | Route::AdminReservations
-        | Route::AuditLog => read(call, route, names).await,
+        Route::AdminSales => sales(call),
+        Route::AdminSale => one_sale(call, names[0]),
+        Route::Audit => audit(call, names[0]).await,
+        Route::AdminReservations => reservations(call, names[0]).await,
+        Route::AuditLog => audit_log(call).await,
         Route::PostSale => run(call, body, Command::Make, names).await,
         Route::PutSale => run(call, body, Command::Replace, names).await,
         Route::Publish => run(call, body, Command::Sale(SaleCommand::Publish), names).await,
@@ -119,47 +119,38 @@ fn admin(
 
 // ---- reads
 
-async fn read(call: &Call<'_>, route: Route, [name, _]: [&str; 2]) -> Result<Reply, Problem> {
-    let sale_id = || path_id("sale", name, SaleId::parse);
-    let engine = call.engine();
-    match route {
-        Route::AdminSales => {
-            admin(call, Role::Viewer, "sale.list", None)?;
-            sales(call)
-        }
-        Route::AdminSale => {
-            let sale_id = sale_id()?;
-            admin(call, Role::Viewer, "sale.read", Some(&sale_id))?;
-            let sale = engine.sale(&sale_id).ok_or(Refusal::NotFound)?;
-            sale_reply(call, StatusCode::OK, &sale)
-        }
-        Route::Audit => {
-            let sale_id = sale_id()?;
-            admin(call, Role::Viewer, "sale.audit", Some(&sale_id))?;
-            Reply::of(StatusCode::OK, &engine.audit(&sale_id).await?)
-        }
-        Route::AdminReservations => {
-            let sale_id = sale_id()?;
-            admin(call, Role::Viewer, "sale.reservations", Some(&sale_id))?;
-            let query = Query::parse(
-                call.parts.uri.query(),
-                &["state", "format", "cursor", "limit"],
-            )?;
-            query.read("format", |format| match format {
-                "json" => Ok(()),
-                _ => Err("is not json"),
-            })?;
-            let state = query.read("state", public::reservation_state)?;
-            public::page(call, &sale_id, None, state, query.cursor()?, query.limit()?).await
-        }
-        _ => {
-            admin(call, Role::Viewer, "audit_log.read", None)?;
-            audit_log(call).await
-        }
-    }
+/// The sale in the path, for a viewer.
+fn seen(call: &Call<'_>, name: &str, command: &str) -> Result<SaleId, Problem> {
+    let sale_id = path_id("sale", name, SaleId::parse)?;
+    admin(call, Role::Viewer, command, Some(&sale_id))?;
+    Ok(sale_id)
+}
+
+fn one_sale(call: &Call<'_>, name: &str) -> Result<Reply, Problem> {
+    let sale_id = seen(call, name, "sale.read")?;
+    let sale = call.engine().sale(&sale_id).ok_or(Refusal::NotFound)?;
+    sale_reply(call, StatusCode::OK, &sale)
+}
+
+async fn audit(call: &Call<'_>, name: &str) -> Result<Reply, Problem> {
+    let sale_id = seen(call, name, "sale.audit")?;
+    Reply::of(StatusCode::OK, &call.engine().audit(&sale_id).await?)
+}
+
+async fn reservations(call: &Call<'_>, name: &str) -> Result<Reply, Problem> {
+    let sale_id = seen(call, name, "sale.reservations")?;
+    let known = ["state", "format", "cursor", "limit"];
+    let query = Query::parse(call.parts.uri.query(), &known)?;
+    query.read("format", |format| match format {
+        "json" => Ok(()),
+        _ => Err("is not json"),
+    })?;
+    let state = query.read("state", public::reservation_state)?;
+    public::page(call, &sale_id, None, state, query.cursor()?, query.limit()?).await
 }
 
 fn sales(call: &Call<'_>) -> Result<Reply, Problem> {
+    admin(call, Role::Viewer, "sale.list", None)?;
     let query = Query::parse(call.parts.uri.query(), &["cursor", "limit"])?;
     let (after, limit) = (query.cursor()?, query.limit()?);
     let now = call.engine().clock().read().wall;
@@ -179,6 +170,7 @@ fn sales(call: &Call<'_>) -> Result<Reply, Problem> {
 }
 
 async fn audit_log(call: &Call<'_>) -> Result<Reply, Problem> {
+    admin(call, Role::Viewer, "audit_log.read", None)?;
     let query = Query::parse(call.parts.uri.query(), &["cursor", "limit"])?;
     let (after, limit) = (query.cursor()?, query.limit()?);
     let mut notes = call.engine().admin_notes(after, limit + 1).await?;

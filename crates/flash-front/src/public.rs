@@ -40,7 +40,9 @@ pub(crate) async fn handle(
         Route::SaleReservations => reservations_of_sale(call, &sale()?).await,
         Route::Reservations => reservations(call).await,
         Route::Reservation => one_reservation(call, name).await,
-        Route::Confirm | Route::Cancel | Route::Refund => command(call, body, route, name).await,
+        Route::Confirm => confirm(call, body, name).await,
+        Route::Cancel => cancel(call, body, name).await,
+        Route::Refund => refund(call, body, name).await,
         Route::OpenApi => Ok(Reply::json(
             StatusCode::OK,
             call.shared().public_document.clone(),
@@ -254,16 +256,15 @@ fn storefront(call: &Call<'_>, now: Reading) -> Result<(), Problem> {
     }
 }
 
+/// What is no id of ours names nothing: 404, as for any other that does not exist.
 fn reservation_id(segment: &str) -> Result<ReservationId, Problem> {
-    path_id("reservation", segment, str::parse)
+    path_id("reservation", segment, str::parse).map_err(|_| Refusal::NotFound.into())
 }
 
 async fn one_reservation(call: &Call<'_>, name: &str) -> Result<Reply, Problem> {
-    // What is no id of ours names nothing: 404 as for any other that does not exist.
-    let id = reservation_id(name);
     let now = call.engine().clock().read();
     let caller = caller(call, now)?;
-    let id = id.map_err(|_| Refusal::NotFound)?;
+    let id = reservation_id(name)?;
     let reservation = call.engine().reservation(caller, id).await?;
     Ok(Reply::json(
         StatusCode::OK,
@@ -343,39 +344,33 @@ pub(crate) async fn page(
     Reply::of(StatusCode::OK, &PageView { items, next_cursor })
 }
 
-/// Confirm, cancel, refund.
-async fn command(
-    call: &Call<'_>,
-    body: Incoming,
-    route: Route,
-    name: &str,
-) -> Result<Reply, Problem> {
-    let id = reservation_id(name);
+async fn confirm(call: &Call<'_>, body: Incoming, name: &str) -> Result<Reply, Problem> {
     let body = call.body(body, bounds::BODY_BYTES_MAX).await?;
-    let engine = call.engine();
-    let outcome = match route {
-        Route::Confirm => {
-            let (payment_ref, amount) = bodies::confirm(&body)?;
-            let now = engine.clock().read();
-            storefront(call, now)?;
-            let id = id.map_err(|_| Refusal::NotFound)?;
-            engine.confirm(id, &payment_ref, amount, now).await
-        }
-        Route::Refund => {
-            let request = bodies::refund(&body)?;
-            let now = engine.clock().read();
-            storefront(call, now)?;
-            let id = id.map_err(|_| Refusal::NotFound)?;
-            engine.refund(id, &request, now).await
-        }
-        _ => {
-            bodies::nothing(&body)?;
-            let now = engine.clock().read();
-            let caller = caller(call, now)?;
-            let id = id.map_err(|_| Refusal::NotFound)?;
-            engine.cancel(caller, id, now).await
-        }
-    };
+    let (payment_ref, amount) = bodies::confirm(&body)?;
+    let now = call.engine().clock().read();
+    storefront(call, now)?;
+    let id = reservation_id(name)?;
+    done(call.engine().confirm(id, &payment_ref, amount, now).await)
+}
+
+async fn cancel(call: &Call<'_>, body: Incoming, name: &str) -> Result<Reply, Problem> {
+    bodies::nothing(&call.body(body, bounds::BODY_BYTES_MAX).await?)?;
+    let now = call.engine().clock().read();
+    let caller = caller(call, now)?;
+    let id = reservation_id(name)?;
+    done(call.engine().cancel(caller, id, now).await)
+}
+
+async fn refund(call: &Call<'_>, body: Incoming, name: &str) -> Result<Reply, Problem> {
+    let body = call.body(body, bounds::BODY_BYTES_MAX).await?;
+    let request = bodies::refund(&body)?;
+    let now = call.engine().clock().read();
+    storefront(call, now)?;
+    let id = reservation_id(name)?;
+    done(call.engine().refund(id, &request, now).await)
+}
+
+fn done(outcome: Outcome) -> Result<Reply, Problem> {
     match outcome {
         Outcome::Reserved(reservation) | Outcome::Stands(reservation) => Ok(Reply::json(
             StatusCode::OK,

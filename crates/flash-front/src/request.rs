@@ -64,7 +64,8 @@ pub(crate) fn path_id<T>(
 
 /// Undoes percent signs (and, in queries, plus signs); `None` if what comes out is not UTF-8 or a sign is cut off.
 fn percent_decoded(text: &str, is_query: bool) -> Option<Cow<'_, str>> {
-    if !text.contains('%') && !(is_query && text.contains('+')) {
+    let is_coded = text.contains('%') || (is_query && text.contains('+'));
+    if !is_coded {
         return Some(Cow::Borrowed(text));
     }
     let mut decoded = Vec::with_capacity(text.len());

@@ -163,6 +163,10 @@ impl Front {
     ///
     /// # Errors
     /// [`BindError::Thread`] if a thread cannot be made; nothing was served then.
+    #[allow(
+        clippy::needless_pass_by_value,
+        reason = "threads get clones of it; the caller is done"
+    )]
     pub fn run(self, beside: Beside, stop: watch::Receiver<bool>) -> Result<Ended, BindError> {
         let Self {
             shared,

@@ -188,7 +188,8 @@ async fn answer(call: &Call<'_>, body: Incoming) -> Answered {
             Found::Endpoint(route, names) => {
                 Answered::Handler(Box::pin(admin::handle(call, body, route, names)).await)
             }
-            other => elsewhere(&parts.method, other),
+            Found::OtherMethod(methods) => other_method(&parts.method, methods),
+            Found::Nothing => Answered::Handler(Err(Problem::NoSuchPath)),
         };
     }
     let number = call.worker.metrics.request();
@@ -199,15 +200,16 @@ async fn answer(call: &Call<'_>, body: Incoming) -> Answered {
         Found::Endpoint(route, names) => {
             Answered::Handler(Box::pin(public::handle(call, body, route, names)).await)
         }
-        other => elsewhere(&parts.method, other),
+        Found::OtherMethod(methods) => other_method(&parts.method, methods),
+        Found::Nothing => Answered::Handler(Err(Problem::NoSuchPath)),
     }
 }
 
-fn elsewhere(method: &Method, found: Found<'_>) -> Answered {
-    match found {
-        Found::OtherMethod(methods) if *method == Method::OPTIONS => Answered::Preflight(methods),
-        Found::OtherMethod(allow) => Answered::Handler(Err(Problem::MethodNotAllowed { allow })),
-        Found::Nothing | Found::Endpoint(..) => Answered::Handler(Err(Problem::NoSuchPath)),
+fn other_method(method: &Method, allow: http::HeaderValue) -> Answered {
+    if *method == Method::OPTIONS {
+        Answered::Preflight(allow)
+    } else {
+        Answered::Handler(Err(Problem::MethodNotAllowed { allow }))
     }
 }
 

@@ -1,5 +1,5 @@
 //! The admin port: commands, roles, the audit log, health and metrics.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test may")]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! The contract over real sockets: what is answered when all is well, and which problem is told when not.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test may")]
 
 mod common;
 

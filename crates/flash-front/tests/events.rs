@@ -1,5 +1,5 @@
 //! Server-sent events: a snapshot, then changes; bounded streams; ended by a stop.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test may")]
 
 mod common;
 

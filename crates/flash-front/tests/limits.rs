@@ -1,5 +1,5 @@
 //! What attacks the parser, the clock and the memory: refused or closed, and the next request is never mis-framed.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test may")]
 
 mod common;
 

@@ -2,6 +2,7 @@
 #![allow(
     missing_docs,
     dead_code,
+    clippy::unwrap_used,
     reason = "shared by test binaries, each of which uses a part"
 )]
 
