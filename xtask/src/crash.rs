@@ -252,11 +252,24 @@ impl Folder {
             .random
             .between(Duration::from_millis(80), Duration::from_millis(500));
         tokio::time::sleep(lives).await;
-        // It dies at a random moment of a rush: while the first are read, while they are committed, while they
-        // are answered.
+        // It dies at a random moment of a rush: by the clock while the first are read, or by the answers that are
+        // out while the others are committed.
         let dies_after = self.random.between(Duration::ZERO, RUSH_KILLED_WITHIN);
+        let dies_with = self
+            .random
+            .below(self.connections.saturating_sub(IN_FLIGHT_MIN) as u64);
+        let is_by_clock = self.random.percent(25);
         crowd.rush().await?;
-        let killer = self.server.kill_at(Instant::now() + dies_after);
+        let let_go = Instant::now();
+        let answered = Arc::clone(&crowd.answered);
+        let answered_before = answered.load(Ordering::Relaxed);
+        let killer = self.server.kill_when(Duration::from_secs(5), move || {
+            if is_by_clock {
+                let_go.elapsed() >= dies_after
+            } else {
+                answered.load(Ordering::Relaxed) - answered_before > dies_with as usize
+            }
+        });
         wait::poll_until_async(
             Duration::from_secs(10),
             Duration::from_micros(200),

@@ -183,14 +183,17 @@ impl Server {
         self.child.wait().context("waiting for the killed process")
     }
 
-    /// `kill -9` at a moment, from a thread of its own: whoever sends the load need not look up for it.
-    /// Join the thread before [`Server::kill`] collects the process.
-    pub fn kill_at(&self, moment: Instant) -> JoinHandle<()> {
+    /// `kill -9` once a condition holds (at the latest after `bound`), from a thread of its own: whoever sends
+    /// the load need not look up for it. Join the thread before [`Server::kill`] collects the process.
+    pub fn kill_when(
+        &self,
+        bound: Duration,
+        mut condition: impl FnMut() -> bool + Send + 'static,
+    ) -> JoinHandle<()> {
         let pid = self.child.id();
         std::thread::spawn(move || {
-            let left = moment.saturating_duration_since(Instant::now());
-            poll_until(left, Duration::from_micros(100), || {
-                (Instant::now() >= moment).then_some(())
+            poll_until(bound, Duration::from_micros(50), || {
+                condition().then_some(())
             });
             if let Ok(pid) = i32::try_from(pid) {
                 // It fails only if the process is gone already; it is not collected before this thread ends.

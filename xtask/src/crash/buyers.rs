@@ -57,6 +57,8 @@ pub fn limits() -> impl Iterator<Item = ((String, String), u32)> {
 pub struct Crowd {
     /// Purchases sent and not answered.
     pub in_flight: Arc<AtomicUsize>,
+    /// Purchases answered.
+    pub answered: Arc<AtomicUsize>,
     is_over: Arc<AtomicBool>,
     rush: Arc<Rush>,
     connections: JoinSet<()>,
@@ -90,6 +92,7 @@ impl Crowd {
         seed: u64,
     ) -> Self {
         let in_flight = Arc::new(AtomicUsize::new(0));
+        let answered = Arc::new(AtomicUsize::new(0));
         let is_over = Arc::new(AtomicBool::new(false));
         let rush = Arc::new(Rush::default());
         let mut tasks = JoinSet::new();
@@ -100,6 +103,7 @@ impl Crowd {
                 storefront_key: keys.storefront_key.clone(),
                 log: Arc::clone(log),
                 in_flight: Arc::clone(&in_flight),
+                answered: Arc::clone(&answered),
                 is_over: Arc::clone(&is_over),
                 rush: Arc::clone(&rush),
                 random: Random::of(seed, index),
@@ -110,6 +114,7 @@ impl Crowd {
         }
         Self {
             in_flight,
+            answered,
             is_over,
             rush,
             connections: tasks,
@@ -149,6 +154,7 @@ struct Connection {
     storefront_key: String,
     log: Arc<ClientLog>,
     in_flight: Arc<AtomicUsize>,
+    answered: Arc<AtomicUsize>,
     is_over: Arc<AtomicBool>,
     rush: Arc<Rush>,
     random: Random,
@@ -202,10 +208,11 @@ impl Connection {
             key: key.into(),
             lines: lines.to_vec(),
         });
-        // Relaxed: a count for the killer to look at, nothing hangs on its order.
+        // Relaxed: counts for the killer to look at, nothing hangs on their order.
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         let answer = Answer::of(&self.client.send(&request).await);
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.answered.fetch_add(1, Ordering::Relaxed);
         self.log.answered(number, answer.clone());
         answer
     }

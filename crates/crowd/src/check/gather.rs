@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 
@@ -23,8 +23,10 @@ const ASKED_BY_ID_EVERY: usize = 20;
 const DECIDED_WITHIN: Duration = Duration::from_secs(10);
 /// Between two looks at it.
 const DECIDED_INTERVAL: Duration = Duration::from_millis(5);
-/// How often moving books are read anew before they are taken as they are.
-const STILL_TRIES_MAX: usize = 20;
+/// Books that move, because reservations run out, stand still within this.
+const STILL_WITHIN: Duration = Duration::from_secs(60);
+/// Between two looks at them.
+const STILL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Reads all that [`check`] needs from a server whose load has ended. Expiry may go on meanwhile: the books of
 /// a sale are read until the audits before and after the list agree.
@@ -46,16 +48,20 @@ pub async fn gather(addresses: Addresses, keys: &Keys, log: &ClientLog) -> anyho
         })
         .collect();
     for sale in sales {
+        let started = Instant::now();
         let mut before = api.audit(sale).await?;
-        for tries in 1.. {
+        loop {
             let listed = api.reservations(sale).await?;
             let after = api.audit(sale).await?;
-            let is_still = before == after && listed.iter().all(|one| !is_undecided(one));
-            if is_still || tries == STILL_TRIES_MAX {
+            if before == after && listed.iter().all(|one| !is_undecided(one)) {
                 books.listed.extend(listed);
                 break;
             }
+            if started.elapsed() > STILL_WITHIN {
+                bail!("the books of {sale} never stood still for long enough to be read");
+            }
             before = after;
+            tokio::time::sleep(STILL_INTERVAL).await;
         }
         books.audits.insert(sale.to_owned(), before);
     }
