@@ -1,4 +1,5 @@
 //! The audit finds what is planted, names it, and finds nothing where nothing is wrong.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
 #[path = "../../flash-store/tests/common/mod.rs"]
 mod common;

@@ -36,7 +36,7 @@ use crate::{
 use apply::Tip;
 use folder::{Acked, FolderLock, Paths};
 use read::Reader;
-use schema::{MIGRATIONS, Migration, open_error};
+use schema::{MIGRATIONS, Migration, Plan, open_error};
 use writer::Job;
 
 /// Batches that wait for the writer: one is in flight by contract, the rest is for what overlaps at the end.
@@ -80,13 +80,20 @@ impl SqliteStore {
         if acked > 0 && !paths.database.exists() {
             return Err(lost(&paths, acked, 0));
         }
-        let connection = schema::open_for_writing(&paths, migrations, version)?;
+        let plan = Plan {
+            version,
+            migrations,
+            may_create: acked == 0,
+        };
+        let Some(connection) = schema::open_for_writing(&paths, plan)? else {
+            return Err(lost(&paths, acked, 0));
+        };
         let tip = last_batch(&connection).map_err(|error| open_error(&paths, error))?;
         if tip.batch < acked {
             return Err(lost(&paths, acked, tip.batch));
         }
         let opened = start_epoch(&connection, &paths, tip)?;
-        let acked = Acked::start(&paths, tip.batch).map_err(|error| paths.folder_error(error))?;
+        let acked = Acked::start(&paths, tip.batch).map_err(|error| paths.folder_error(&error))?;
         let store = Self::start(paths, lock, connection, acked, tip)?;
         Ok((store, opened))
     }

@@ -24,7 +24,7 @@ impl Paths {
         }
     }
 
-    pub fn folder_error(&self, why: impl ToString) -> OpenError {
+    pub fn folder_error(&self, why: &dyn std::fmt::Display) -> OpenError {
         OpenError::Folder {
             dir: self.dir.clone(),
             why: why.to_string(),
@@ -34,7 +34,14 @@ impl Paths {
 
 /// Held as long as the store is open; the operating system lets go of it when the process dies.
 #[derive(Debug)]
-pub struct FolderLock(#[expect(dead_code, reason = "the open file is the lock")] File);
+pub struct FolderLock(File);
+
+impl Drop for FolderLock {
+    fn drop(&mut self) {
+        // A child process that is just being started may share the open file: closing it here would not be enough.
+        let _ = self.0.unlock();
+    }
+}
 
 impl FolderLock {
     /// Makes the folder (0700) if its parent is there, and takes the lock.
@@ -47,7 +54,7 @@ impl FolderLock {
             .truncate(false)
             .mode(0o600)
             .open(paths.dir.join("lock"))
-            .map_err(|error| paths.folder_error(error))?;
+            .map_err(|error| paths.folder_error(&error))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -62,7 +69,7 @@ impl FolderLock {
                     holder,
                 });
             }
-            Err(TryLockError::Error(error)) => return Err(paths.folder_error(error)),
+            Err(TryLockError::Error(error)) => return Err(paths.folder_error(&error)),
         }
         // The number is for people; where the disk is full the lock still holds.
         let _ = file.set_len(0);
@@ -81,16 +88,16 @@ fn make_folder(paths: &Paths) -> Result<(), OpenError> {
             };
             File::open(parent)
                 .and_then(|parent| parent.sync_all())
-                .map_err(|error| paths.folder_error(error))
+                .map_err(|error| paths.folder_error(&error))
         }
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
             if paths.dir.is_dir() {
                 Ok(())
             } else {
-                Err(paths.folder_error("it is not a folder"))
+                Err(paths.folder_error(&"it is not a folder"))
             }
         }
-        Err(error) => Err(paths.folder_error(error)),
+        Err(error) => Err(paths.folder_error(&error)),
     }
 }
 

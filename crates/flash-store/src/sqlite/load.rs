@@ -254,7 +254,7 @@ impl<'l> Loader<'l> {
             "SELECT number, at_ms, first_serial, last_serial, jobs, chain FROM batch ORDER BY number",
         )?;
         let mut batches = batches.query([])?;
-        let (mut expected, mut chain) = (1_u64, 0_u64);
+        let (mut expected, mut chain, mut previous) = (1_u64, 0_u64, 0_u64);
         let mut hashes: Vec<u64> = Vec::new();
         while let Some(row) = batches.next()? {
             let batch: u64 = number(row, 0)?;
@@ -272,9 +272,12 @@ impl<'l> Loader<'l> {
                 if serial > last {
                     break;
                 }
-                if serial < first {
-                    return Err(Stop::Broken(format!("serial {serial} is in no batch")));
+                if serial < first || serial <= previous {
+                    return Err(Stop::Broken(format!(
+                        "serial {serial} is in no batch, or out of order"
+                    )));
                 }
+                previous = serial;
                 if let Some(row) = reservation.take_if(|_| reserved < other) {
                     hashes.push(self.reservation(row)?);
                     reservation = next_reservation(&mut reservations)?;

@@ -32,12 +32,20 @@ pub struct Migration {
 /// None yet: version 1 is the first.
 pub const MIGRATIONS: &[Migration] = &[];
 
-/// Opens the database for writing: makes it, or checks and migrates it. Nothing is written before it was recognised.
-pub fn open_for_writing(
-    paths: &Paths,
-    migrations: &[Migration],
-    known: i64,
-) -> Result<Connection, OpenError> {
+/// What may be done to a database at open.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan<'a> {
+    /// The schema version to arrive at.
+    pub version: i64,
+    /// The steps there.
+    pub migrations: &'a [Migration],
+    /// An empty database may be filled. `false` where batches were acknowledged: an empty one has lost them.
+    pub may_create: bool,
+}
+
+/// Opens the database for writing: makes it, or checks and migrates it. `None` where it is empty and may not be.
+/// Nothing is written before it was recognised.
+pub fn open_for_writing(paths: &Paths, plan: Plan<'_>) -> Result<Option<Connection>, OpenError> {
     assert_version(paths)?;
     let failed = |error| open_error(paths, error);
     let mut connection = Connection::open_with_flags(
@@ -48,22 +56,23 @@ pub fn open_for_writing(
     )
     .map_err(failed)?;
     set_up(&connection).map_err(failed)?;
-    match recognise(&connection, paths, known)? {
+    match recognise(&connection, paths, plan.version)? {
+        Found::Nothing if !plan.may_create => return Ok(None),
         Found::Nothing => {
             write_ahead(&connection, paths)?;
             create(&mut connection).map_err(failed)?;
         }
         Found::Version(version) => {
-            if version < known {
-                migrate(&mut connection, paths, version, migrations, known)?;
+            if version < plan.version {
+                migrate(&mut connection, paths, version, plan)?;
             }
             write_ahead(&connection, paths)?;
         }
     }
-    if known == SCHEMA_VERSION {
+    if plan.version == SCHEMA_VERSION {
         check_schema(&connection, paths)?;
     }
-    Ok(connection)
+    Ok(Some(connection))
 }
 
 /// Opens the database for reading only.
@@ -113,7 +122,7 @@ fn write_ahead(connection: &Connection, paths: &Paths) -> Result<(), OpenError> 
         .pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))
         .map_err(failed)?;
     if mode != "wal" {
-        return Err(paths.folder_error(format!(
+        return Err(paths.folder_error(&format!(
             "its file system gives journal mode {mode}, not write-ahead logging"
         )));
     }
@@ -162,7 +171,9 @@ fn recognise(connection: &Connection, paths: &Paths, known: i64) -> Result<Found
 fn create(connection: &mut Connection) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     transaction.execute_batch(SCHEMA)?;
-    transaction.commit()
+    transaction.commit()?;
+    // The log then holds batches only.
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
 }
 
 /// Brings an older store up to date, in one transaction, after it was copied to `stampede.db.v<N>.bak`.
@@ -170,9 +181,9 @@ fn migrate(
     connection: &mut Connection,
     paths: &Paths,
     from: i64,
-    migrations: &[Migration],
-    known: i64,
+    plan: Plan<'_>,
 ) -> Result<(), OpenError> {
+    let known = plan.version;
     let failed = |why: String| OpenError::Migration {
         file: paths.database.clone(),
         from,
@@ -185,7 +196,8 @@ fn migrate(
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(|error| error.to_string())?;
         for version in from..known {
-            let step = migrations
+            let step = plan
+                .migrations
                 .iter()
                 .find(|migration| migration.from == version)
                 .ok_or_else(|| format!("no way leads from version {version}"))?;
@@ -265,7 +277,7 @@ pub fn open_error(paths: &Paths, error: rusqlite::Error) -> OpenError {
             dir: paths.dir.clone(),
         },
         Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
-            paths.folder_error(why)
+            paths.folder_error(&why)
         }
         _ => OpenError::Io { file, why },
     }

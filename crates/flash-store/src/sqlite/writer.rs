@@ -90,7 +90,7 @@ fn refuse(job: Job, why: &str) {
     }
 }
 
-struct Committer<'c> {
+pub struct Committer<'c> {
     connection: &'c Connection,
     paths: &'c Paths,
     acked: &'c Acked,
@@ -109,7 +109,7 @@ struct Committer<'c> {
 }
 
 impl<'c> Committer<'c> {
-    fn new(
+    pub fn new(
         connection: &'c Connection,
         paths: &'c Paths,
         acked: &'c Acked,
@@ -187,7 +187,7 @@ impl<'c> Committer<'c> {
         }
     }
 
-    fn commit(&mut self, batch: &Batch) -> Result<(), CommitError> {
+    pub fn commit(&mut self, batch: &Batch) -> Result<(), CommitError> {
         if let Some(why) = &self.broken {
             return Err(CommitError::Fatal(why.clone()));
         }
