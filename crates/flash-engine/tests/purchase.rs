@@ -383,7 +383,10 @@ async fn a_failed_flush_ends_the_process_and_tells_nobody_yes_or_no() {
     ));
     assert!(!shop.engine.health().ready);
     // Whoever asks for the key or the reservation now is told that nobody knows, at once.
-    assert!(matches!(shop.buy("u1", "k1", &[("a", 1)]).await, Outcome::Unknown(_)));
+    assert!(matches!(
+        shop.buy("u1", "k1", &[("a", 1)]).await,
+        Outcome::Unknown(_)
+    ));
     let Shop { committer, .. } = shop;
     assert!(committer.await.unwrap().is_err());
 }

@@ -98,7 +98,10 @@ async fn history(seed: u64) -> u64 {
             86..92 => shop.store.release(),
             92..94 => {
                 faults += 1;
-                shop.store.fail_next(MemoryFault::NotApplied(NotApplied::StorageFull("full".into())));
+                shop.store
+                    .fail_next(MemoryFault::NotApplied(NotApplied::StorageFull(
+                        "full".into(),
+                    )));
             }
             94..96 => {
                 faults += 1;
@@ -149,9 +152,16 @@ async fn restarted(shop: Shop) -> Shop {
 type Call = tokio::task::JoinHandle<()>;
 
 fn buy(shop: &Shop, random: &mut Random, log: &Log) -> Call {
-    let (buyer, key) = (format!("u{}", random.below(12)), format!("k{}", random.below(6)));
+    let (buyer, key) = (
+        format!("u{}", random.below(12)),
+        format!("k{}", random.below(6)),
+    );
     // The lines follow from the key, most of the time: so replays are common, and reuse happens.
-    let shape = if random.below(10) == 0 { random.below(6) } else { key.len() as u64 + key.as_bytes()[1] as u64 };
+    let shape = if random.below(10) == 0 {
+        random.below(6)
+    } else {
+        key.len() as u64 + key.as_bytes()[1] as u64
+    };
     let lines: &[(&str, u64)] = match shape % 4 {
         0 => &[("a", 1)],
         1 => &[("a", 2)],
@@ -186,7 +196,12 @@ fn confirm(shop: &Shop, random: &mut Random, log: &Log) -> Option<Call> {
     Some(tokio::spawn(async move {
         let told = engine.confirm(one, &id(&payment), None, now).await;
         if let Outcome::Stands(_) = told {
-            log.lock().unwrap().paid.entry(one).or_default().insert(payment);
+            log.lock()
+                .unwrap()
+                .paid
+                .entry(one)
+                .or_default()
+                .insert(payment);
         }
     }))
 }
@@ -206,8 +221,11 @@ fn refund(shop: &Shop, random: &mut Random, log: &Log) -> Option<Call> {
     let request = RefundRequest {
         refund_ref: (random.below(3) > 0).then(|| id(&format!("r{}", random.below(4)))),
         restock: random.below(2) == 0,
-        lines: (random.below(2) == 0)
-            .then(|| [(id("a"), Quantity::of_line(1).unwrap())].into_iter().collect()),
+        lines: (random.below(2) == 0).then(|| {
+            [(id("a"), Quantity::of_line(1).unwrap())]
+                .into_iter()
+                .collect()
+        }),
     };
     let (engine, now) = (shop.engine.clone(), shop.now());
     Some(tokio::spawn(async move {
@@ -220,13 +238,18 @@ fn change_stock(shop: &Shop, random: &mut Random) -> Call {
     let key = format!("t{}", random.below(20));
     let engine = shop.engine.clone();
     tokio::spawn(async move {
-        let _ = engine.change_stock(&id("s1"), &id("a"), &id(&key), delta, "sim", who()).await;
+        let _ = engine
+            .change_stock(&id("s1"), &id("a"), &id(&key), delta, "sim", who())
+            .await;
     })
 }
 
 fn pause_or_resume(shop: &Shop, random: &mut Random) -> Call {
-    let command =
-        if random.below(3) == 0 { SaleCommand::Pause } else { SaleCommand::Resume };
+    let command = if random.below(3) == 0 {
+        SaleCommand::Pause
+    } else {
+        SaleCommand::Resume
+    };
     let engine = shop.engine.clone();
     tokio::spawn(async move {
         let _ = engine.command(&id("s1"), command, who()).await;
@@ -239,8 +262,14 @@ async fn check(shop: &Shop, log: &Log) {
     let rows = shop.store.all_reservations();
     let mut by_key: BTreeMap<(String, String), Vec<ReservationId>> = BTreeMap::new();
     for row in &rows {
-        let one = ReservationId { sale_no: row.sale_no, serial: row.serial };
-        by_key.entry((row.buyer.to_string(), row.key.to_string())).or_default().push(one);
+        let one = ReservationId {
+            sale_no: row.sale_no,
+            serial: row.serial,
+        };
+        by_key
+            .entry((row.buyer.to_string(), row.key.to_string()))
+            .or_default()
+            .push(one);
     }
     for (key, made) in &by_key {
         assert_eq!(made.len(), 1, "{key:?} made {made:?}");
@@ -251,14 +280,23 @@ async fn check(shop: &Shop, log: &Log) {
     };
     for (key, told) in &won {
         assert_eq!(told.len(), 1, "{key:?} was told {told:?}");
-        assert!(told.iter().all(|one| by_key[key].contains(one)), "{key:?}: a yes was lost");
+        assert!(
+            told.iter().all(|one| by_key[key].contains(one)),
+            "{key:?}: a yes was lost"
+        );
     }
     for (one, payments) in &paid {
         assert_eq!(payments.len(), 1, "{one} was paid by {payments:?}");
         let row = rows.iter().find(|row| row.serial == one.serial).unwrap();
-        assert!(payments.contains(row.payment_ref.unwrap().as_str()), "{one}");
+        assert!(
+            payments.contains(row.payment_ref.unwrap().as_str()),
+            "{one}"
+        );
         let state = row.state;
-        assert!(matches!(state, ReservationState::Confirmed | ReservationState::Refunded));
+        assert!(matches!(
+            state,
+            ReservationState::Confirmed | ReservationState::Refunded
+        ));
     }
     for one in &released {
         let row = rows.iter().find(|row| row.serial == one.serial).unwrap();
@@ -266,19 +304,39 @@ async fn check(shop: &Shop, log: &Log) {
     }
     // Whatever was unknown is asked again and answers twice the same.
     for (buyer, key) in by_key.keys() {
-        let ask = async || shop.engine.reservation_by_key(&id("s1"), &id(buyer), &id(key)).await;
+        let ask = async || {
+            shop.engine
+                .reservation_by_key(&id("s1"), &id(buyer), &id(key))
+                .await
+        };
         assert_eq!(ask().await, ask().await);
         assert!(ask().await.is_ok(), "{buyer} {key}");
     }
     // A payment belongs to one reservation; a decision is made once.
     let mut payments: HashMap<PaymentRef, HashSet<Serial>> = HashMap::new();
     for (_, entry) in shop.store.entries() {
-        if let Change::Confirm { reservation, payment_ref, .. }
-        | Change::RefusePayment { reservation, payment_ref, .. } = entry.change
+        if let Change::Confirm {
+            reservation,
+            payment_ref,
+            ..
+        }
+        | Change::RefusePayment {
+            reservation,
+            payment_ref,
+            ..
+        } = entry.change
         {
             let is_new = payments.entry(payment_ref).or_default().insert(reservation);
-            assert!(is_new, "{payment_ref} was decided twice for {reservation:?}");
+            assert!(
+                is_new,
+                "{payment_ref} was decided twice for {reservation:?}"
+            );
         }
     }
-    assert!(payments.values().all(|reservations| reservations.len() == 1), "{payments:?}");
+    assert!(
+        payments
+            .values()
+            .all(|reservations| reservations.len() == 1),
+        "{payments:?}"
+    );
 }

@@ -29,7 +29,10 @@ impl AdminClient {
             .enable_all()
             .build()
             .context("no event loop to be had")?;
-        let timeouts = Timeouts { connect: Duration::from_secs(3), answer: Duration::from_secs(15) };
+        let timeouts = Timeouts {
+            connect: Duration::from_secs(3),
+            answer: Duration::from_secs(15),
+        };
         Ok(Self {
             client: Client::new(address, timeouts),
             key: key_of(args)?,
@@ -77,12 +80,19 @@ pub(crate) fn problem(response: &Response) -> String {
         return format!("the engine answered {}", response.status);
     };
     let text = |name: &str| problem[name].as_str().unwrap_or_default().to_owned();
-    let mut line = format!("{} ({}): {}", text("outcome"), response.status, text("detail"));
+    let mut line = format!(
+        "{} ({}): {}",
+        text("outcome"),
+        response.status,
+        text("detail")
+    );
     for finding in problem["findings"].as_array().into_iter().flatten() {
         line.push_str(&format!("\n  {finding}"));
     }
     if response.status == 401 {
-        line.push_str(&format!("\n  give the key by {KEY_VARIABLE}, or --data DIR of the engine's data folder"));
+        line.push_str(&format!(
+            "\n  give the key by {KEY_VARIABLE}, or --data DIR of the engine's data folder"
+        ));
     }
     line
 }
@@ -106,8 +116,11 @@ fn address_of(url: &str) -> anyhow::Result<SocketAddr> {
         .strip_prefix("http://")
         .with_context(|| format!("--admin-url {url:?} must begin with http://"))?;
     let authority = rest.trim_end_matches('/');
-    let authority =
-        if authority.contains(':') { authority.to_owned() } else { format!("{authority}:80") };
+    let authority = if authority.contains(':') {
+        authority.to_owned()
+    } else {
+        format!("{authority}:80")
+    };
     authority
         .to_socket_addrs()
         .ok()

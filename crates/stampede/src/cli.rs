@@ -97,7 +97,12 @@ pub(crate) struct ConfigArgs {
 #[derive(Debug, Args)]
 pub(crate) struct AdminArgs {
     /// Where the admin API listens.
-    #[arg(long, global = true, value_name = "URL", default_value = "http://127.0.0.1:9090")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        default_value = "http://127.0.0.1:9090"
+    )]
     pub(crate) admin_url: String,
     /// Data folder whose keys.toml holds the admin key (the environment variable STAMPEDE_ADMIN_KEY wins).
     #[arg(long, global = true, value_name = "DIR")]

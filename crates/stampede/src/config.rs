@@ -69,7 +69,10 @@ pub(crate) struct Admin {
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { address: "127.0.0.1:9090".into(), connections_max: 1_000 }
+        Self {
+            address: "127.0.0.1:9090".into(),
+            connections_max: 1_000,
+        }
     }
 }
 
@@ -81,7 +84,9 @@ pub(crate) struct Store {
 
 impl Default for Store {
     fn default() -> Self {
-        Self { data: "./stampede-data".into() }
+        Self {
+            data: "./stampede-data".into(),
+        }
     }
 }
 
@@ -169,7 +174,9 @@ pub(crate) struct Log {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { level: "info".into() }
+        Self {
+            level: "info".into(),
+        }
     }
 }
 
@@ -180,9 +187,11 @@ pub(crate) fn run(command: &ConfigCommand) -> Result<(), Failure> {
             Config::load(args.config.as_deref(), &environment()).map_err(Failure::CannotStart)?;
             crate::logs::say(&format!(
                 "{} is good",
-                args.config.as_deref().map_or("the default configuration".into(), |p| p
-                    .display()
-                    .to_string())
+                args.config
+                    .as_deref()
+                    .map_or("the default configuration".into(), |p| p
+                        .display()
+                        .to_string())
             ));
         }
         ConfigCommand::Print(args) => {
@@ -198,7 +207,9 @@ pub(crate) fn run(command: &ConfigCommand) -> Result<(), Failure> {
 
 /// The variables of this process that are ours.
 pub(crate) fn environment() -> Vec<(String, String)> {
-    std::env::vars().filter(|(name, _)| name.starts_with(ENVIRONMENT_PREFIX)).collect()
+    std::env::vars()
+        .filter(|(name, _)| name.starts_with(ENVIRONMENT_PREFIX))
+        .collect()
 }
 
 impl Config {
@@ -262,23 +273,72 @@ impl Config {
             stock_buckets,
         } = &self.public;
         in_range("public.threads", *threads as u64, 0, 256)?;
-        in_range("public.connections_max", *connections_max as u64, 16, 1_000_000)?;
-        in_range("public.header_read_timeout_ms", *header_read_timeout_ms, 100, 60_000)?;
-        in_range("public.body_read_timeout_ms", *body_read_timeout_ms, 100, 60_000)?;
+        in_range(
+            "public.connections_max",
+            *connections_max as u64,
+            16,
+            1_000_000,
+        )?;
+        in_range(
+            "public.header_read_timeout_ms",
+            *header_read_timeout_ms,
+            100,
+            60_000,
+        )?;
+        in_range(
+            "public.body_read_timeout_ms",
+            *body_read_timeout_ms,
+            100,
+            60_000,
+        )?;
         in_range("public.drain_deadline_ms", *drain_deadline_ms, 0, 600_000)?;
-        in_range("public.streams_max", *streams_max as u64, 0, *connections_max as u64)?;
+        in_range(
+            "public.streams_max",
+            *streams_max as u64,
+            0,
+            *connections_max as u64,
+        )?;
         let rate_max = bounds::RATE_PER_S_MAX.into();
-        in_range("public.storefront_rate_per_s", (*storefront_rate_per_s).into(), 1, rate_max)?;
+        in_range(
+            "public.storefront_rate_per_s",
+            (*storefront_rate_per_s).into(),
+            1,
+            rate_max,
+        )?;
         if !stock_buckets.is_sorted_by(|a, b| a < b) {
             return Err("public.stock_buckets must ascend, e.g. [0, 10, 100]".into());
         }
-        in_range("admin.connections_max", self.admin.connections_max as u64, 4, 100_000)?;
-        let Engine { request_deadline_ms, retire_after_s, buyer_keys_max, address_keys_max } =
-            &self.engine;
-        in_range("engine.request_deadline_ms", *request_deadline_ms, 50, 60_000)?;
+        in_range(
+            "admin.connections_max",
+            self.admin.connections_max as u64,
+            4,
+            100_000,
+        )?;
+        let Engine {
+            request_deadline_ms,
+            retire_after_s,
+            buyer_keys_max,
+            address_keys_max,
+        } = &self.engine;
+        in_range(
+            "engine.request_deadline_ms",
+            *request_deadline_ms,
+            50,
+            60_000,
+        )?;
         in_range("engine.retire_after_s", *retire_after_s, 0, 366 * 24 * 3600)?;
-        in_range("engine.buyer_keys_max", *buyer_keys_max as u64, 1_024, 1 << 28)?;
-        in_range("engine.address_keys_max", *address_keys_max as u64, 1_024, 1 << 28)?;
+        in_range(
+            "engine.buyer_keys_max",
+            *buyer_keys_max as u64,
+            1_024,
+            1 << 28,
+        )?;
+        in_range(
+            "engine.address_keys_max",
+            *address_keys_max as u64,
+            1_024,
+            1 << 28,
+        )?;
         self.check_keys()
     }
 
@@ -295,7 +355,9 @@ impl Config {
         for (index, key) in self.keys.admin.iter().enumerate() {
             long(&format!("keys.admin[{index}].key"), &key.key)?;
             if key.name.is_empty() || key.roles.is_empty() {
-                return Err(format!("keys.admin[{index}] needs a name and at least one role"));
+                return Err(format!(
+                    "keys.admin[{index}] needs a name and at least one role"
+                ));
             }
         }
         for (index, key) in self.keys.storefront.iter().enumerate() {
@@ -303,7 +365,9 @@ impl Config {
         }
         for (index, jwt) in self.keys.buyer_jwt.iter().enumerate() {
             match jwt.algorithm {
-                JwtAlgorithm::Hs256 => long(&format!("keys.buyer_jwt[{index}].secret"), &jwt.secret)?,
+                JwtAlgorithm::Hs256 => {
+                    long(&format!("keys.buyer_jwt[{index}].secret"), &jwt.secret)?
+                }
                 JwtAlgorithm::Rs256 | JwtAlgorithm::EdDsa if jwt.public_key_pem.is_empty() => {
                     return Err(format!("keys.buyer_jwt[{index}].public_key_pem is missing"));
                 }
@@ -325,17 +389,29 @@ impl Config {
 
     fn hide_keys(&mut self) {
         let hidden = "<hidden>";
-        self.keys.admin.iter_mut().for_each(|key| key.key = hidden.into());
-        self.keys.storefront.iter_mut().for_each(|key| key.key = hidden.into());
-        for jwt in self.keys.buyer_jwt.iter_mut().filter(|jwt| !jwt.secret.is_empty()) {
+        self.keys
+            .admin
+            .iter_mut()
+            .for_each(|key| key.key = hidden.into());
+        self.keys
+            .storefront
+            .iter_mut()
+            .for_each(|key| key.key = hidden.into());
+        for jwt in self
+            .keys
+            .buyer_jwt
+            .iter_mut()
+            .filter(|jwt| !jwt.secret.is_empty())
+        {
             jwt.secret = hidden.into();
         }
     }
 }
 
 fn address(key: &str, text: &str) -> Result<SocketAddr, String> {
-    text.parse()
-        .map_err(|_| format!("{key} {text:?} is not an address with a port, such as 127.0.0.1:8080"))
+    text.parse().map_err(|_| {
+        format!("{key} {text:?} is not an address with a port, such as 127.0.0.1:8080")
+    })
 }
 
 fn in_range(key: &str, value: u64, min: u64, max: u64) -> Result<(), String> {
@@ -353,7 +429,9 @@ fn located(name: &str, text: &str, error: &toml::de::Error) -> String {
         Some(span) => {
             let line_no = text[..span.start.min(text.len())].matches('\n').count() + 1;
             let line = text.lines().nth(line_no - 1).unwrap_or_default().trim();
-            format!("{name}:{line_no}: {message} (in {line:?}); config/stampede.toml lists every key")
+            format!(
+                "{name}:{line_no}: {message} (in {line:?}); config/stampede.toml lists every key"
+            )
         }
         None => format!("{name}: {message}; config/stampede.toml lists every key"),
     }
@@ -382,9 +460,14 @@ fn overlay(table: &mut toml::Table, variable: &str, value: &str) -> Result<(), S
     };
     let defaults = toml::Table::try_from(Config::default()).map_err(|error| error.to_string())?;
     let name = variable[ENVIRONMENT_PREFIX.len()..].to_ascii_lowercase();
-    let (section, key) = short.or_else(|| name.split_once('_')).unwrap_or((name.as_str(), ""));
+    let (section, key) = short
+        .or_else(|| name.split_once('_'))
+        .unwrap_or((name.as_str(), ""));
     let unknown = || format!("environment variable {variable} names no key of the configuration");
-    let example = defaults.get(section).and_then(|s| s.get(key)).ok_or_else(unknown)?;
+    let example = defaults
+        .get(section)
+        .and_then(|s| s.get(key))
+        .ok_or_else(unknown)?;
     let value = if example.is_str() {
         toml::Value::String(value.to_owned())
     } else {
@@ -411,8 +494,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("s.toml");
         std::fs::write(&file, text).unwrap();
-        let environment: Vec<_> =
-            environment.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        let environment: Vec<_> = environment
+            .iter()
+            .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
+            .collect();
         Config::load(Some(&file), &environment)
     }
 
@@ -438,13 +523,31 @@ mod tests {
         for (text, told) in [
             ("[public]\nadress = \"x\"", ":2: unknown field `adress`"),
             ("[public]\nthreads = -1", ":2:"),
-            ("[public]\naddress = \"nowhere\"", "public.address \"nowhere\" is not an address"),
+            (
+                "[public]\naddress = \"nowhere\"",
+                "public.address \"nowhere\" is not an address",
+            ),
             ("[public\n", ":1:"),
-            ("[engine]\nrequest_deadline_ms = 1", "engine.request_deadline_ms is 1; it must be 50-60000"),
-            ("[public]\nstreams_max = 100\nconnections_max = 50", "public.streams_max is 100"),
-            ("[[keys.admin]]\nname = \"a\"\nroles = [\"viewer\"]\nkey = \"short\"", "at least 16"),
-            ("[[keys.buyer_jwt]]\nalgorithm = \"RS256\"", "public_key_pem is missing"),
-            ("[[keys.buyer_jwt]]\nalgorithm = \"none\"", "unknown variant `none`"),
+            (
+                "[engine]\nrequest_deadline_ms = 1",
+                "engine.request_deadline_ms is 1; it must be 50-60000",
+            ),
+            (
+                "[public]\nstreams_max = 100\nconnections_max = 50",
+                "public.streams_max is 100",
+            ),
+            (
+                "[[keys.admin]]\nname = \"a\"\nroles = [\"viewer\"]\nkey = \"short\"",
+                "at least 16",
+            ),
+            (
+                "[[keys.buyer_jwt]]\nalgorithm = \"RS256\"",
+                "public_key_pem is missing",
+            ),
+            (
+                "[[keys.buyer_jwt]]\nalgorithm = \"none\"",
+                "unknown variant `none`",
+            ),
             ("[public]\nstock_buckets = [10, 1]", "must ascend"),
         ] {
             let error = load(text, &[]).expect_err(text);
@@ -464,12 +567,17 @@ mod tests {
             ],
         )
         .unwrap();
-        assert_eq!((config.public.threads, config.engine.retire_after_s), (3, 7));
+        assert_eq!(
+            (config.public.threads, config.engine.retire_after_s),
+            (3, 7)
+        );
         assert_eq!(config.public.address, "127.0.0.1:2");
         assert_eq!(config.public.cors_origins, ["https://shop.example"]);
-        for (variable, value) in
-            [("STAMPEDE_PUBLIC_THREAD", "3"), ("STAMPEDE_PUBLIC_THREADS", "many"), ("STAMPEDE_X", "1")]
-        {
+        for (variable, value) in [
+            ("STAMPEDE_PUBLIC_THREAD", "3"),
+            ("STAMPEDE_PUBLIC_THREADS", "many"),
+            ("STAMPEDE_X", "1"),
+        ] {
             let error = load("", &[(variable, value)]).expect_err(variable);
             assert!(error.contains(variable), "{error}");
         }

@@ -57,7 +57,10 @@ fn sale_and_audit(
     data: &Path,
 ) -> anyhow::Result<Result<(), Failure>> {
     let keys = Keys::read(data)?;
-    let addresses = Addresses { public: running.public, admin: running.admin };
+    let addresses = Addresses {
+        public: running.public,
+        admin: running.admin,
+    };
     let mut params = SaleParams::new(addresses, keys, args.buyers, args.stock);
     // A folder that is kept may hold earlier demos.
     params.sale_id = format!("demo-{}", running.started_at_s);
@@ -77,7 +80,10 @@ fn sale_and_audit(
     }
     let books = flash_settle::audit(data).context("auditing the store")?;
     say(books.to_string().trim_end());
-    let sold = format!("{} of {} units sold", summary.sold_units, summary.stock_units);
+    let sold = format!(
+        "{} of {} units sold",
+        summary.sold_units, summary.stock_units
+    );
     let is_good = books.ok
         && findings.is_empty()
         && summary.audit_ok
@@ -98,17 +104,23 @@ fn watched(params: SaleParams, stock: u32, log: Arc<ClientLog>) -> anyhow::Resul
     let progress = Arc::new(Progress::default());
     let crowd = {
         let progress = Arc::clone(&progress);
-        std::thread::Builder::new().name("crowd".into()).spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(run_sale(params, progress, log))
-        })?
+        std::thread::Builder::new()
+            .name("crowd".into())
+            .spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()?;
+                runtime.block_on(run_sale(params, progress, log))
+            })?
     };
     let bar = if std::io::stderr().is_terminal() {
         ProgressBar::new(stock.into())
     } else {
         ProgressBar::hidden()
     };
-    bar.set_style(ProgressStyle::with_template("{bar:32.green/white} {pos}/{len} paid  {msg}")?);
+    bar.set_style(ProgressStyle::with_template(
+        "{bar:32.green/white} {pos}/{len} paid  {msg}",
+    )?);
     // Without a terminal a line now and then shows that it lives.
     let mut lines_left = 0_u32;
     while !crowd.is_finished() {
@@ -132,13 +144,17 @@ fn watched(params: SaleParams, stock: u32, log: Arc<ClientLog>) -> anyhow::Resul
         std::thread::park_timeout(DRAW_INTERVAL);
     }
     bar.finish_and_clear();
-    crowd.join().map_err(|_| anyhow::anyhow!("the crowd's thread panicked"))?
+    crowd
+        .join()
+        .map_err(|_| anyhow::anyhow!("the crowd's thread panicked"))?
 }
 
 /// Holds every answer that the crowd got against what the server and the store say now.
 fn checked(addresses: Addresses, data: &Path, log: &ClientLog) -> anyhow::Result<Vec<String>> {
     let keys = Keys::read(data)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let books = runtime.block_on(crowd::check::gather(addresses, &keys, log))?;
     let findings = crowd::check::check(&log.entries(), &log.sights(), &books);
     Ok(findings.iter().map(ToString::to_string).collect())
@@ -159,16 +175,27 @@ fn report(summary: &Summary) -> String {
     row("fate unknown at first", summary.unknown.to_string());
     row("paid", summary.paid.to_string());
     row("expired unpaid", summary.expired.to_string());
-    row("returned units sold to those who waited", summary.came_back.to_string());
+    row(
+        "returned units sold to those who waited",
+        summary.came_back.to_string(),
+    );
     row("p50 / p99 / slowest", {
         let ms = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
-        format!("{} / {} / {}", ms(summary.p50), ms(summary.p99), ms(summary.max))
+        format!(
+            "{} / {} / {}",
+            ms(summary.p50),
+            ms(summary.p99),
+            ms(summary.max)
+        )
     });
     row("requests per second, busiest / mean", {
         format!("{} / {:.0}", summary.peak_per_s, summary.rate_per_s)
     });
     if let Some(within) = summary.sold_within {
-        row("sold out and paid within", format!("{:.1} s", within.as_secs_f64()));
+        row(
+            "sold out and paid within",
+            format!("{:.1} s", within.as_secs_f64()),
+        );
     }
     if let Some(column) = table.column_mut(1) {
         column.set_cell_alignment(CellAlignment::Right);
@@ -179,7 +206,10 @@ fn report(summary: &Summary) -> String {
 /// Opens a second, small sale for the browser and waits for Ctrl-C.
 fn stay(running: &Running, data: &Path) -> Result<(), Failure> {
     let keys = Keys::read(data)?;
-    let addresses = Addresses { public: running.public, admin: running.admin };
+    let addresses = Addresses {
+        public: running.public,
+        admin: running.admin,
+    };
     let now = running.clock_now();
     let definition = json!({
         "sale_id": format!("try-it-{}", running.started_at_s),
@@ -222,10 +252,16 @@ struct Folder {
 impl Folder {
     fn new(given: Option<&Path>) -> Result<Self, Failure> {
         if let Some(path) = given {
-            return Ok(Self { path: path.to_owned(), is_temporary: false });
+            return Ok(Self {
+                path: path.to_owned(),
+                is_temporary: false,
+            });
         }
         let path = std::env::temp_dir().join(format!("stampede-demo-{}", std::process::id()));
-        Ok(Self { path, is_temporary: true })
+        Ok(Self {
+            path,
+            is_temporary: true,
+        })
     }
 }
 

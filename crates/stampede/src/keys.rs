@@ -47,7 +47,10 @@ impl KeysFile {
             ("buyer_jwt_secret", &keys.buyer_jwt_secret),
         ] {
             if key.len() < 16 {
-                return Err(format!("{}: {name} is shorter than 16 characters", path.display()));
+                return Err(format!(
+                    "{}: {name} is shorter than 16 characters",
+                    path.display()
+                ));
             }
         }
         let mode = std::fs::metadata(&path).map_or(0, |meta| meta.permissions().mode());

@@ -27,8 +27,9 @@ pub(crate) fn abort_on_broken_books() {
     std::panic::set_hook(Box::new(move |panic| {
         report(panic);
         let file = panic.location().map_or("", |location| location.file());
-        let is_committer =
-            std::thread::current().name().is_some_and(|name| name.starts_with("stampede-store"));
+        let is_committer = std::thread::current()
+            .name()
+            .is_some_and(|name| name.starts_with("stampede-store"));
         if is_committer || BOOKKEEPERS.iter().any(|name| file.contains(name)) {
             tracing::error!(file, "a broken invariant in the books: ending the process");
             std::process::abort();
@@ -37,7 +38,10 @@ pub(crate) fn abort_on_broken_books() {
 }
 
 /// One line on stdout, for commands whose answer is text.
-#[allow(clippy::print_stdout, reason = "the answer of a command goes to stdout; a closed pipe ends it")]
+#[allow(
+    clippy::print_stdout,
+    reason = "the answer of a command goes to stdout; a closed pipe ends it"
+)]
 pub(crate) fn say(line: &str) {
     println!("{line}");
 }

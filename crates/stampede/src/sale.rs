@@ -29,7 +29,17 @@ pub(crate) fn run(command: &SaleCommand) -> Result<(), Failure> {
 fn list(client: &mut AdminClient) -> anyhow::Result<()> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(["sale", "state", "starts", "ends", "item", "stock", "available", "reserved", "sold"]);
+    table.set_header([
+        "sale",
+        "state",
+        "starts",
+        "ends",
+        "item",
+        "stock",
+        "available",
+        "reserved",
+        "sold",
+    ]);
     let mut cursor = String::new();
     loop {
         let page = client.call("GET", &format!("/v1/admin/sales?limit=200{cursor}"), None)?;
@@ -57,11 +67,21 @@ fn rows_of(client: &mut AdminClient, sale: &Value, table: &mut Table) -> anyhow:
     let audit = client.call("GET", &format!("/v1/admin/sales/{id}/audit"), None)?;
     for (index, item) in audit["items"].as_array().into_iter().flatten().enumerate() {
         let head = match index {
-            0 => [id.clone(), text("state"), text("starts_at"), text("ends_at")],
+            0 => [
+                id.clone(),
+                text("state"),
+                text("starts_at"),
+                text("ends_at"),
+            ],
             _ => [(); 4].map(|()| String::new()),
         };
-        let units = ["stock_units", "available_units", "reserved_units", "sold_units"]
-            .map(|name| item[name].to_string());
+        let units = [
+            "stock_units",
+            "available_units",
+            "reserved_units",
+            "sold_units",
+        ]
+        .map(|name| item[name].to_string());
         let name = item["item"].as_str().unwrap_or_default().to_owned();
         table.add_row(head.into_iter().chain([name]).chain(units));
     }
@@ -71,13 +91,19 @@ fn rows_of(client: &mut AdminClient, sale: &Value, table: &mut Table) -> anyhow:
 fn change(client: &mut AdminClient, id: &str, verb: &str) -> anyhow::Result<()> {
     let body = json!({});
     let sale = client.call("POST", &format!("/v1/admin/sales/{id}/{verb}"), Some(&body))?;
-    say(&format!("{id} is {}", sale["state"].as_str().unwrap_or("done")));
+    say(&format!(
+        "{id} is {}",
+        sale["state"].as_str().unwrap_or("done")
+    ));
     Ok(())
 }
 
 fn apply(client: &mut AdminClient, file: &Path, publish: bool) -> anyhow::Result<()> {
     let definition = read(file, now()?)?;
-    let id = definition["sale_id"].as_str().context("sale_id is missing")?.to_owned();
+    let id = definition["sale_id"]
+        .as_str()
+        .context("sale_id is missing")?
+        .to_owned();
     let made = client.send("POST", "/v1/admin/sales", Some(&definition))?;
     match made.status {
         201 => say(&format!("{id} is a draft")),
@@ -86,7 +112,10 @@ fn apply(client: &mut AdminClient, file: &Path, publish: bool) -> anyhow::Result
             let path = format!("/v1/admin/sales/{id}");
             let replaced = client.send("PUT", &path, Some(&definition))?;
             if replaced.status != 200 {
-                bail!("{id} exists and is no draft any more: {}", problem(&replaced));
+                bail!(
+                    "{id} exists and is no draft any more: {}",
+                    problem(&replaced)
+                );
             }
             say(&format!("{id} is a draft (replaced)"));
         }
@@ -112,7 +141,8 @@ fn read(file: &Path, now: Timestamp) -> anyhow::Result<Value> {
     let mut definition = serde_json::to_value(table)?;
     for field in ["starts_at", "ends_at"] {
         if let Some(time) = definition.get_mut(field) {
-            *time = resolved(time, now).with_context(|| format!("{field} in {}", file.display()))?;
+            *time =
+                resolved(time, now).with_context(|| format!("{field} in {}", file.display()))?;
         }
     }
     Ok(definition)
@@ -123,12 +153,18 @@ fn resolved(time: &Value, now: Timestamp) -> anyhow::Result<Value> {
     // A bare TOML time arrives as an object with one text.
     let text = time
         .as_str()
-        .or_else(|| time.as_object().and_then(|o| o.values().next()).and_then(Value::as_str))
+        .or_else(|| {
+            time.as_object()
+                .and_then(|o| o.values().next())
+                .and_then(Value::as_str)
+        })
         .context("must be a time such as \"2026-11-11T12:00:00Z\", \"now\" or \"+10m\"")?;
     if text == "now" {
         return Ok(json!(now));
     }
-    let Some(offset) = text.strip_prefix('+') else { return Ok(json!(text)) };
+    let Some(offset) = text.strip_prefix('+') else {
+        return Ok(json!(text));
+    };
     let unit = offset.chars().last().unwrap_or_default();
     let seconds = match unit {
         's' => 1,
@@ -142,7 +178,9 @@ fn resolved(time: &Value, now: Timestamp) -> anyhow::Result<Value> {
         .ok()
         .filter(|count| *count <= 1_000_000)
         .with_context(|| format!("{text:?} must be like +10m"))?;
-    Ok(json!(now.plus(std::time::Duration::from_secs(count * seconds))))
+    Ok(json!(
+        now.plus(std::time::Duration::from_secs(count * seconds))
+    ))
 }
 
 #[cfg(test)]

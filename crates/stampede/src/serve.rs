@@ -79,7 +79,9 @@ pub(crate) fn start(config: &Config, kind: Kind) -> Result<Running, Failure> {
     let (store, opened) =
         SqliteStore::open(&data).map_err(|error| Failure::CannotStart(error.to_string()))?;
     let mut recovered = Recovered::new(hash_key);
-    store.load(&mut recovered).map_err(|error| Failure::CannotStart(error.to_string()))?;
+    store
+        .load(&mut recovered)
+        .map_err(|error| Failure::CannotStart(error.to_string()))?;
     let keys = front_keys(config, &data).map_err(Failure::CannotStart)?;
     let prometheus = recorder()?;
     let clock = Arc::new(SystemClock::start(opened.last_at));
@@ -117,7 +119,15 @@ pub(crate) fn start(config: &Config, kind: Kind) -> Result<Running, Failure> {
         .name("front".into())
         .spawn(move || front.run(beside, stopped))
         .context("cannot start a thread")?;
-    Ok(Running { public, admin, started_at_s, engine, stop, front, fatal })
+    Ok(Running {
+        public,
+        admin,
+        started_at_s,
+        engine,
+        stop,
+        front,
+        fatal,
+    })
 }
 
 impl Running {
@@ -129,13 +139,17 @@ impl Running {
     /// Returns at the first SIGTERM or SIGINT, or when the engine ended by itself. From then on a second signal
     /// ends the process at once.
     pub(crate) fn wait_for_signal(&self) {
-        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+        else {
             return;
         };
         runtime.block_on(async {
-            let (Ok(mut terminate), Ok(mut interrupt)) =
-                (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-            else {
+            let (Ok(mut terminate), Ok(mut interrupt)) = (
+                signal(SignalKind::terminate()),
+                signal(SignalKind::interrupt()),
+            ) else {
                 return;
             };
             let mut look = tokio::time::interval(LOOK_INTERVAL);
@@ -162,9 +176,9 @@ impl Running {
             .map_err(anyhow::Error::from)?;
         match (ended, self.fatal.lock().take()) {
             (_, Some(fatal)) => Err(Failure::Other(anyhow::anyhow!(fatal))),
-            (Ended::BesideEnded, None) => {
-                Err(Failure::Other(anyhow::anyhow!("the committer ended by itself")))
-            }
+            (Ended::BesideEnded, None) => Err(Failure::Other(anyhow::anyhow!(
+                "the committer ended by itself"
+            ))),
             (Ended::Drained, None) => Ok(()),
             (Ended::DeadlinePassed, None) => {
                 tracing::warn!("some requests were not answered by the drain deadline");
@@ -175,13 +189,17 @@ impl Running {
 }
 
 fn second_signal_ends_now() {
-    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    else {
         return;
     };
     runtime.block_on(async {
-        let (Ok(mut terminate), Ok(mut interrupt)) =
-            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-        else {
+        let (Ok(mut terminate), Ok(mut interrupt)) = (
+            signal(SignalKind::terminate()),
+            signal(SignalKind::interrupt()),
+        ) else {
             return;
         };
         tokio::select! {
@@ -203,7 +221,10 @@ fn free_ports(config: &Config) -> Result<(SocketAddr, SocketAddr), String> {
         })?;
     }
     if addresses.0 == addresses.1 && addresses.0.port() != 0 {
-        return Err(format!("public and admin are both {}: give them two ports", addresses.0));
+        return Err(format!(
+            "public and admin are both {}: give them two ports",
+            addresses.0
+        ));
     }
     Ok(addresses)
 }
@@ -227,7 +248,10 @@ fn front_config(
         .public
         .trusted_proxies
         .iter()
-        .map(|net| net.parse().map_err(|bad| format!("public.trusted_proxies {net:?} {bad}")))
+        .map(|net| {
+            net.parse()
+                .map_err(|bad| format!("public.trusted_proxies {net:?} {bad}"))
+        })
         .collect::<Result<_, String>>()?;
     let threads = match config.public.threads {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
@@ -254,14 +278,22 @@ fn front_config(
 fn front_keys(config: &Config, data: &Path) -> Result<Keys, String> {
     let rate = config.public.storefront_rate_per_s;
     let rate = flash_admission::Rate::per_second(rate, rate);
-    let config::Keys { admin, storefront, buyer_jwt, buyer_jwt_audience, buyer_jwt_issuer } =
-        &config.keys;
+    let config::Keys {
+        admin,
+        storefront,
+        buyer_jwt,
+        buyer_jwt_audience,
+        buyer_jwt_issuer,
+    } = &config.keys;
     let seed = random_hash_key()?;
     let some = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
     let mut keys = Keys {
         storefront: storefront
             .iter()
-            .map(|key| NamedKey { rate, ..NamedKey::new(&key.name, &key.key) })
+            .map(|key| NamedKey {
+                rate,
+                ..NamedKey::new(&key.name, &key.key)
+            })
             .collect(),
         admin: admin.iter().map(admin_key).collect(),
         jwt: buyer_jwt.iter().map(jwt_key).collect(),
@@ -274,14 +306,21 @@ fn front_keys(config: &Config, data: &Path) -> Result<Keys, String> {
         let what = if is_new { "made" } else { "read" };
         eprintln!("stampede: keys {what}: {}", path_in(data).display());
         if keys.storefront.is_empty() {
-            keys.storefront.push(NamedKey { rate, ..NamedKey::new("storefront", &file.storefront_key) });
+            keys.storefront.push(NamedKey {
+                rate,
+                ..NamedKey::new("storefront", &file.storefront_key)
+            });
         }
         if keys.admin.is_empty() {
-            keys.admin.push(AdminKey::with_every_role("admin", &file.admin_key));
+            keys.admin
+                .push(AdminKey::with_every_role("admin", &file.admin_key));
         }
         if keys.jwt.is_empty() {
             let material = JwtMaterial::Hs256(file.buyer_jwt_secret.into_bytes());
-            keys.jwt.push(JwtKey { kid: None, material });
+            keys.jwt.push(JwtKey {
+                kid: None,
+                material,
+            });
         }
     }
     Ok(keys)
@@ -314,10 +353,12 @@ fn jwt_key(key: &config::BuyerJwt) -> JwtKey {
 
 /// Installs the recorder of what crates count through `metrics`.
 fn recorder() -> Result<PrometheusHandle, Failure> {
-    const SECONDS: [f64; 12] =
-        [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 5.0];
-    const JOBS: [f64; 11] =
-        [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1_024.0];
+    const SECONDS: [f64; 12] = [
+        0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 5.0,
+    ];
+    const JOBS: [f64; 11] = [
+        1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1_024.0,
+    ];
     let recorder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)
         .and_then(|builder| {
