@@ -28,7 +28,7 @@ use crate::routes::{Listener, Routes};
 use crate::service::{ConnectionState, Shared, Worker};
 
 /// Waiting connections that the kernel keeps per listener.
-const BACKLOG: i32 = 4_096;
+const ACCEPT_QUEUE_MAX: i32 = 4_096;
 /// Length of a tick: how coarse the time-outs of connections are.
 const TICK: Duration = Duration::from_millis(250);
 /// Pause after an accept that failed for want of descriptors or memory.
@@ -560,7 +560,7 @@ fn listen(
         socket.set_reuse_port(is_shared)?;
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
+        socket.listen(ACCEPT_QUEUE_MAX)?;
         Ok(socket.into())
     };
     bind().map_err(|source| BindError::Listen {
