@@ -4,7 +4,9 @@
 //! Invariant: a batch is answered `NotApplied` only if no later recovery of the log can bring it back. Whatever
 //! leaves that open is `Fatal`, and nothing is taken after it.
 
-use crossbeam::channel::{Receiver, TryRecvError};
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, RecvError, RecvTimeoutError};
 use nix::sys::statvfs::statvfs;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Statement, params};
@@ -15,6 +17,8 @@ use super::folder::{Acked, Paths};
 use super::sql;
 use crate::{Batch, Change, CommitError, NotApplied, fault};
 
+/// Without a batch for so long the writer is idle: the next one comes in the time that its caller needs to build it.
+const IDLE_AFTER: Duration = Duration::from_millis(20);
 /// Frames of the log from which on an idle writer copies them into the database.
 const IDLE_CHECKPOINT_FRAMES: i64 = 256;
 /// Frames at which a busy writer does. Below 4,062 the log's index never grows: growing it on a full disk would fail
@@ -134,14 +138,16 @@ impl<'c> Committer<'c> {
 
     fn serve(&mut self, jobs: &Receiver<Job>) {
         loop {
-            let job = match jobs.try_recv() {
+            let job = match jobs.recv_timeout(IDLE_AFTER) {
                 Ok(job) => job,
-                Err(TryRecvError::Disconnected) => return,
-                Err(TryRecvError::Empty) if self.works_while_idle() => continue,
-                Err(TryRecvError::Empty) => match jobs.recv() {
-                    Ok(job) => job,
-                    Err(_) => return,
-                },
+                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {
+                    while jobs.is_empty() && self.works_while_idle() {}
+                    match jobs.recv() {
+                        Ok(job) => job,
+                        Err(RecvError) => return,
+                    }
+                }
             };
             match job {
                 Job::Commit { batch, reply } => self.answer(&batch, reply),
@@ -298,7 +304,7 @@ impl<'c> Committer<'c> {
                 Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) if was_undone => {
                     CommitError::NotApplied(NotApplied::Unavailable(error.to_string()))
                 }
-                _ => CommitError::Fatal(error.to_string()),
+                _ => CommitError::Fatal(in_full(&error)),
             },
         }
     }
@@ -311,7 +317,7 @@ impl<'c> Committer<'c> {
         if is_full && self.undo() && self.stored_batch() == Some(self.tip.batch) {
             return CommitError::NotApplied(NotApplied::StorageFull(error.to_string()));
         }
-        CommitError::Fatal(format!("COMMIT failed: {error}"))
+        CommitError::Fatal(format!("COMMIT failed: {}", in_full(error)))
     }
 
     fn undo(&self) -> bool {
@@ -371,7 +377,10 @@ impl<'c> Committer<'c> {
                 }
                 // A failed flush of the database: what it holds is not known any more, but the log was not let go.
                 _ => {
-                    let why = format!("the log cannot be copied into the database: {error}");
+                    let why = format!(
+                        "the log cannot be copied into the database: {}",
+                        in_full(&error)
+                    );
                     tracing::error!(why, "the store stops");
                     self.broken = Some(why);
                 }
@@ -400,7 +409,7 @@ impl<'c> Committer<'c> {
                         tracing::warn!(%error, "the keys of retired sales are indexed later");
                         self.is_retiring = false;
                     }
-                    _ => self.broken = Some(format!("indexing retired keys: {error}")),
+                    _ => self.broken = Some(format!("indexing retired keys: {}", in_full(&error))),
                 }
             }
         }
@@ -433,5 +442,13 @@ impl<'c> Committer<'c> {
         }
         self.commit.execute([])?;
         Ok(true)
+    }
+}
+
+/// SQLite's words and its extended code, which tells a failed write (778) from a failed flush (1034).
+fn in_full(error: &rusqlite::Error) -> String {
+    match error.sqlite_error() {
+        Some(code) => format!("{error} (SQLite error {})", code.extended_code),
+        None => error.to_string(),
     }
 }
