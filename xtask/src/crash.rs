@@ -107,9 +107,10 @@ async fn run_rounds(options: &Options, binary: &Path) -> anyhow::Result<()> {
     while round_number < options.rounds {
         folder_number += 1;
         let mut folder = Folder::open(options, binary, folder_number).await?;
-        for _ in 0..KILLS_PER_FOLDER.min(options.rounds - round_number) {
+        let kills = if options.prove { 1 } else { KILLS_PER_FOLDER };
+        for _ in 0..kills.min(options.rounds - round_number) {
             round_number += 1;
-            let round = folder.round(options.prove).await?;
+            let round = folder.round().await?;
             println!(
                 "round {round_number}/{}: in flight {}, answered all the same {}, unknown {} (applied {}, not {}), \
                  acknowledged {}, restart {:.0} ms, {}",
@@ -169,6 +170,7 @@ struct Folder {
     seed: u64,
     connections: usize,
     crowds: u64,
+    is_prove: bool,
 }
 
 impl Folder {
@@ -176,23 +178,21 @@ impl Folder {
         let dir = tempfile::Builder::new()
             .prefix("stampede-crash-")
             .tempdir()?;
+        let seed = options.seed.wrapping_mul(1_000_003).wrapping_add(number);
+        let mut random = Random::new(seed);
         let mut server_options = ServerOptions::new(binary, dir.path().join("data"));
         if options.prove {
-            let fault = (
-                "STAMPEDE_FAULT_MODE".to_owned(),
-                "answer_before_commit".to_owned(),
-            );
+            let fault = ("STAMPEDE_FAULT_MODE".into(), "answer_before_commit".into());
             server_options.environment.push(fault);
         }
         let server = Server::start(&server_options)?;
         let keys = server.keys()?;
-        let seed = options.seed.wrapping_mul(1_000_003).wrapping_add(number);
-        let mut random = Random::new(seed);
         // Every other folder lets its reservations run out while the server is down or being read.
         let payment_window_s = if random.percent(50) { 2 } else { 600 };
         let folder = Self {
             log: Arc::new(ClientLog::in_file(&dir.path().join("client.jsonl"))?),
             connections: options.connections,
+            is_prove: options.prove,
             options: server_options,
             crowds: 0,
             dir,
@@ -217,11 +217,11 @@ impl Folder {
     }
 
     /// Load, kill, restart, ask, check; again if too little was under way when the kill came.
-    async fn round(&mut self, is_prove: bool) -> anyhow::Result<Round> {
+    async fn round(&mut self) -> anyhow::Result<Round> {
         for repeat in 0.. {
             let round = self.kill_and_check().await?;
             let is_enough = round.in_flight >= IN_FLIGHT_MIN;
-            if is_enough || !round.findings.is_empty() || (is_prove && repeat == REPEATS_MAX) {
+            if is_enough || !round.findings.is_empty() || self.is_prove {
                 return Ok(round);
             }
             if repeat == REPEATS_MAX {
@@ -281,6 +281,8 @@ impl Folder {
         crowd.stop().await?;
 
         let unanswered = unknown_purchases(&self.log.entries_from(from));
+        // A planted fault is over with the process that had it.
+        self.options.environment.clear();
         self.server = Server::start(&self.options)
             .with_context(|| format!("restarting on {}", self.options.data.display()))?;
         let mut round = Round {

@@ -28,13 +28,22 @@ pub fn answers_before_commit() -> bool {
     false
 }
 
+/// Gives an answer that went out too early the time to be read.
+#[cfg(not(feature = "faults"))]
+#[inline(always)]
+pub fn head_start() {}
+
 #[cfg(feature = "faults")]
-pub use armed::{answers_before_commit, point};
+pub use armed::{answers_before_commit, head_start, point};
 
 #[cfg(feature = "faults")]
 mod armed {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::{Duration, Instant};
+
+    /// By how much an early answer goes ahead of its commit.
+    const HEAD_START: Duration = Duration::from_millis(20);
 
     /// Passes a point; aborts the process if it is the one that was asked for.
     ///
@@ -65,5 +74,14 @@ mod armed {
         *ANSWERS.get_or_init(|| {
             std::env::var("STAMPEDE_FAULT_MODE").is_ok_and(|mode| mode == "answer_before_commit")
         })
+    }
+
+    /// Gives an answer that went out too early the time to be read: a commit alone is over before a kill from
+    /// outside can hit the gap.
+    pub fn head_start() {
+        let started = Instant::now();
+        while started.elapsed() < HEAD_START {
+            std::thread::yield_now();
+        }
     }
 }

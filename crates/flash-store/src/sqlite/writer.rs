@@ -176,6 +176,7 @@ impl<'c> Committer<'c> {
     fn answer(&mut self, batch: &Batch, reply: oneshot::Sender<Result<(), CommitError>>) {
         if fault::answers_before_commit() {
             let _ = reply.send(Ok(()));
+            fault::head_start();
             let _ = self.commit(batch);
             return;
         }
