@@ -11,7 +11,7 @@ use crate::config::Role;
 use crate::identity::Credential;
 use crate::outcome::Problem;
 use crate::reply::Reply;
-use crate::request::{Query, idempotency_key, path_id};
+use crate::request::{Query, path_id};
 use crate::routes::Route;
 use crate::sale_view::{AdminSaleView, PageView};
 use crate::service::Call;
@@ -101,7 +101,7 @@ fn admin(
     command: &str,
     sale_id: Option<&SaleId>,
 ) -> Result<Admin, Problem> {
-    let key = match Credential::of(&call.parts.headers) {
+    let key = match Credential::of(&call.head) {
         // An admin key may look like anything.
         Credential::Key(secret) | Credential::Token(secret) => call.shared().identity.admin(secret),
         Credential::None => None,
@@ -317,7 +317,7 @@ async fn carry_out(
         }
         (Command::Stock, Some(sale_id)) => {
             let item = path_id("item", item, ItemId::parse)?;
-            let key = idempotency_key(&call.parts.headers)?;
+            let key = call.head.idempotency_key()?;
             let body = call.body(body, bounds::BODY_BYTES_MAX).await?;
             let (delta_units, reason) = bodies::stock(&body)?;
             let applied = engine

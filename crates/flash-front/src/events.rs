@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::hash::Hasher;
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -39,7 +40,14 @@ pub(crate) struct Hub {
     streams_max: usize,
     streams: AtomicUsize,
     is_closed: AtomicBool,
-    pumps: Mutex<HashMap<SaleId, broadcast::Sender<Bytes>>>,
+    watched: Mutex<HashMap<SaleId, Watched>>,
+}
+
+/// A sale with a pump. What was told last and who hears the next change move together, under the lock: a snapshot is
+/// what was told last, so it and the changes after it leave nothing out.
+struct Watched {
+    sender: broadcast::Sender<Bytes>,
+    told: Shown,
 }
 
 /// What is shown of a sale at one moment.
@@ -63,7 +71,7 @@ impl Hub {
             streams_max,
             streams: AtomicUsize::new(0),
             is_closed: AtomicBool::new(false),
-            pumps: Mutex::new(HashMap::new()),
+            watched: Mutex::new(HashMap::new()),
         }
     }
 
@@ -84,9 +92,7 @@ impl Hub {
             }));
         }
         let guard = StreamGuard(Arc::clone(self));
-        // First listen, then look: nothing that happens in between is missed.
-        let receiver = self.listen(sale);
-        let shown = self.look(sale);
+        let (receiver, shown) = self.listen(sale);
         let mut first = format!("retry: {RETRY_MS}\n\n");
         if last_event_id == Some(shown.id().as_bytes()) {
             first.push_str(": nothing changed\n\n");
@@ -115,58 +121,63 @@ impl Hub {
         Shown::of(sale, wall, &self.buckets)
     }
 
-    fn listen(self: &Arc<Self>, sale: &Arc<Sale>) -> broadcast::Receiver<Bytes> {
+    /// What was told last, and all that will be told after it.
+    fn listen(self: &Arc<Self>, sale: &Arc<Sale>) -> (broadcast::Receiver<Bytes>, Shown) {
         let sale_id = sale.definition().sale_id;
-        let mut pumps = self.pumps.lock();
-        if let Some(sender) = pumps.get(&sale_id) {
-            return sender.subscribe();
+        let shown = self.look(sale);
+        let mut watched = self.watched.lock();
+        if let Some(known) = watched.get(&sale_id) {
+            return (known.sender.subscribe(), known.told.clone());
         }
         let (sender, receiver) = broadcast::channel(ARREARS_MAX);
-        pumps.insert(sale_id, sender.clone());
-        drop(pumps);
-        tokio::spawn(Arc::clone(self).pump(sale_id, sender));
-        receiver
+        let told = shown.clone();
+        watched.insert(sale_id, Watched { sender, told });
+        drop(watched);
+        tokio::spawn(Arc::clone(self).pump(sale_id, shown.clone()));
+        (receiver, shown)
     }
 
-    /// Whether nobody listens any more; the pump is then forgotten, in the same moment.
-    fn is_deserted(&self, sale_id: &SaleId, sender: &broadcast::Sender<Bytes>) -> bool {
-        let mut pumps = self.pumps.lock();
-        let is_deserted = sender.receiver_count() == 0 || self.is_closed.load(Ordering::Relaxed);
-        if is_deserted {
-            pumps.remove(sale_id);
+    /// Tells every stream, or finds that nobody listens any more: the sale is then forgotten in the same moment.
+    fn tell(&self, sale_id: &SaleId, shown: &Shown, text: Bytes) -> ControlFlow<()> {
+        let mut watched = self.watched.lock();
+        let Some(known) = watched.get_mut(sale_id) else {
+            return ControlFlow::Break(());
+        };
+        if known.sender.receiver_count() == 0 || self.is_closed.load(Ordering::Relaxed) {
+            watched.remove(sale_id);
+            return ControlFlow::Break(());
         }
-        is_deserted
+        if !text.is_empty() {
+            known.told.clone_from(shown);
+            // Receivers were counted a moment ago; one that left since does not mind.
+            let _ = known.sender.send(text);
+        }
+        ControlFlow::Continue(())
     }
 
     /// Looks at a sale until nobody listens.
-    async fn pump(self: Arc<Self>, sale_id: SaleId, sender: broadcast::Sender<Bytes>) {
+    async fn pump(self: Arc<Self>, sale_id: SaleId, mut last: Shown) {
         let mut looks = tokio::time::interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut last: Option<Shown> = None;
         let mut told_at = tokio::time::Instant::now();
         loop {
             let now = looks.tick().await;
-            if self.is_deserted(&sale_id, &sender) {
-                return;
-            }
-            // Looked up anew: a sale that left memory is another value.
-            let Some(sale) = self.engine.sale(&sale_id) else {
-                continue;
-            };
-            let shown = self.look(&sale);
             let mut text = String::new();
-            if let Some(last) = &last {
-                shown.write_changes(&sale, Some(last), &mut text);
+            // Looked up anew: a sale that left memory is another value.
+            if let Some(sale) = self.engine.sale(&sale_id) {
+                let shown = self.look(&sale);
+                shown.write_changes(&sale, Some(&last), &mut text);
+                last = shown;
             }
             if text.is_empty() && now.duration_since(told_at) >= self.ping {
                 text.push_str(": ping\n\n");
             }
             if !text.is_empty() {
                 told_at = now;
-                // Nobody left to hear it is found at the next look.
-                let _ = sender.send(Bytes::from(text));
             }
-            last = Some(shown);
+            if self.tell(&sale_id, &last, Bytes::from(text)).is_break() {
+                return;
+            }
         }
     }
 }

@@ -5,11 +5,12 @@ use std::time::Instant;
 
 use flash_admission::{HashKey, Limiter};
 use flash_types::{BuyerId, Timestamp};
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName};
 use subtle::ConstantTimeEq;
 
 use crate::config::{AdminKey, IpNet, KeyHash, Keys, NamedKey};
 use crate::jwt::{BadJwtKey, Verifier};
+use crate::request::{Field, Head};
 use crate::token_cache::TokenCache;
 
 /// Acts for this buyer (storefront keys).
@@ -30,20 +31,18 @@ pub(crate) enum Credential<'a> {
 }
 
 impl<'a> Credential<'a> {
-    /// By its looks only: a token is three parts, the first of which opens a JSON object.
-    pub(crate) fn of(headers: &'a HeaderMap) -> Self {
-        let mut values = headers.get_all(header::AUTHORIZATION).iter();
-        let (Some(value), None) = (values.next(), values.next()) else {
+    /// By its looks only: a token is parts with dots between them, the first of which opens a JSON object.
+    pub(crate) fn of(head: &Head<'a>) -> Self {
+        let Field::Once(value) = head.authorization else {
             return Self::None;
         };
-        let Some((scheme, secret)) = value.as_bytes().split_at_checked(7) else {
+        let Some((scheme, secret)) = value.split_at_checked(7) else {
             return Self::None;
         };
         if !scheme.eq_ignore_ascii_case(b"bearer ") || secret.is_empty() {
             return Self::None;
         }
-        let is_token = secret.starts_with(b"eyJ") && memchr::memchr_iter(b'.', secret).count() == 2;
-        if is_token {
+        if secret.starts_with(b"eyJ") && memchr::memchr(b'.', secret).is_some() {
             Self::Token(secret)
         } else {
             Self::Key(secret)
@@ -158,6 +157,7 @@ pub(crate) fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::header;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         pairs
@@ -176,7 +176,7 @@ mod tests {
         for (value, expected) in [
             ("Bearer eyJx.y.z", Credential::Token(b"eyJx.y.z")),
             ("bearer eyJx.y.", Credential::Token(b"eyJx.y.")),
-            ("Bearer eyJx.y", Credential::Key(b"eyJx.y")),
+            ("Bearer eyJx", Credential::Key(b"eyJx")),
             ("Bearer abc", Credential::Key(b"abc")),
             ("Bearer ", Credential::None),
             ("Bearer", Credential::None),
@@ -187,11 +187,11 @@ mod tests {
                 header::AUTHORIZATION,
                 http::HeaderValue::from_static(value),
             )]);
-            assert_eq!(Credential::of(&map), expected, "{value}");
+            assert_eq!(Credential::of(&Head::of(&map)), expected, "{value}");
         }
         let two = headers(&[("authorization", "Bearer a"), ("authorization", "Bearer a")]);
-        assert_eq!(Credential::of(&two), Credential::None);
-        assert_eq!(Credential::of(&HeaderMap::new()), Credential::None);
+        assert_eq!(Credential::of(&Head::of(&two)), Credential::None);
+        assert_eq!(Credential::of(&Head::default()), Credential::None);
     }
 
     #[test]

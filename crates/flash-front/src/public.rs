@@ -15,7 +15,7 @@ use siphasher::sip::SipHasher13;
 use crate::identity::Credential;
 use crate::outcome::Problem;
 use crate::reply::{Reply, ReplyBody};
-use crate::request::{Query, buyer_header, path_id};
+use crate::request::{Query, path_id};
 use crate::routes::Route;
 use crate::sale_view::{PageView, SaleView};
 use crate::service::Call;
@@ -211,7 +211,7 @@ fn events(call: &Call<'_>, sale_id: &SaleId) -> Result<Reply, Problem> {
             .headers
             .get(LAST_EVENT_ID)
             .map(HeaderValue::as_bytes);
-        reply.body = ReplyBody::Events(call.shared().hub.open(&sale, last)?);
+        reply.body = ReplyBody::Events(Box::new(call.shared().hub.open(&sale, last)?));
     }
     // Proxies that hold answers back until they are whole would hold these for ever.
     Ok(reply.with(
@@ -224,9 +224,9 @@ fn events(call: &Call<'_>, sale_id: &SaleId) -> Result<Reply, Problem> {
 
 /// Who asks: the engine shows a buyer only what is theirs.
 fn caller(call: &Call<'_>, now: Reading) -> Result<Caller, Problem> {
-    let for_buyer = buyer_header(&call.parts.headers)?;
+    let for_buyer = call.head.buyer()?;
     let identity = &call.shared().identity;
-    match (Credential::of(&call.parts.headers), for_buyer) {
+    match (Credential::of(&call.head), for_buyer) {
         (Credential::Token(_), Some(_)) => Err(Problem::malformed(
             "the header X-Buyer-Id stands beside a buyer's token: the token names the buyer",
         )),
@@ -250,7 +250,7 @@ fn caller(call: &Call<'_>, now: Reading) -> Result<Caller, Problem> {
 /// Only the storefront's servers may do it; a buyer whom they act for makes no difference.
 fn storefront(call: &Call<'_>, now: Reading) -> Result<(), Problem> {
     caller(call, now)?;
-    match Credential::of(&call.parts.headers) {
+    match Credential::of(&call.head) {
         Credential::Key(_) => Ok(()),
         Credential::Token(_) | Credential::None => Err(Problem::Forbidden),
     }

@@ -11,46 +11,30 @@ use http::{HeaderValue, StatusCode, header};
 use hyper::body::Incoming;
 
 use crate::identity::{Credential, client_address};
-use crate::outcome::{Problem, Rendered, Word};
+use crate::outcome::{Problem, Word};
 use crate::reply::Reply;
-use crate::request::{buyer_header, idempotency_key, path_id};
+use crate::request::path_id;
 use crate::service::Call;
 use crate::{bodies, reservation_json};
 
 /// One in so many admissions is measured.
 const ADMIT_SAMPLE: u64 = 64;
 
-/// Answers a purchase and counts what it was told. `number` is that of the request on this thread.
-pub(crate) async fn handle(
-    call: &Call<'_>,
-    body: Incoming,
-    sale: &str,
-    number: u64,
-) -> Result<Reply, Rendered> {
-    match purchase(call, body, sale, number).await {
-        Ok((reply, word)) => {
-            call.worker.metrics.purchase(word);
-            Ok(reply)
-        }
-        Err(problem) => {
-            let rendered = problem.render();
-            call.worker.metrics.purchase(rendered.word);
-            Err(rendered)
-        }
-    }
-}
-
+/// Answers a purchase, with the word that is counted. `number` is that of the request on this thread.
+///
 /// What is told first, in this order: malformed, the address's rate, identity, everything that the engine knows.
-async fn purchase(
+///
+/// # Cancel safety
+/// That of [`flash_engine::Engine::purchase`].
+pub(crate) async fn purchase(
     call: &Call<'_>,
     body: Incoming,
     sale: &str,
     number: u64,
 ) -> Result<(Reply, Word), Problem> {
-    let headers = &call.parts.headers;
     let sale_id = path_id("sale", sale, SaleId::parse)?;
-    let key = idempotency_key(headers)?;
-    let for_buyer = buyer_header(headers)?;
+    let key = call.head.idempotency_key()?;
+    let for_buyer = call.head.buyer()?;
     let body = call.body(body, bounds::BODY_BYTES_MAX).await?;
     let lines = bodies::purchase(&body)?;
     let now = call.engine().clock().read();
@@ -97,8 +81,7 @@ fn admit(
     now: Reading,
 ) -> Result<BuyerId, Problem> {
     let shared = call.shared();
-    let headers = &call.parts.headers;
-    let credential = Credential::of(headers);
+    let credential = Credential::of(&call.head);
     let limited = |retry_after_ms| Problem::Refused(Refusal::RateLimited { retry_after_ms });
     match credential {
         Credential::Token(_) if for_buyer.is_some() => {
@@ -124,7 +107,7 @@ fn admit(
     }
     let address = client_address(
         call.connection.peer,
-        headers,
+        &call.parts.headers,
         &shared.config.trusted_proxies,
     );
     call.engine()

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 
 use crate::events::EventStream;
-use crate::outcome::{Problem, Rendered};
+use crate::outcome::{Problem, Rendered, Word};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
@@ -24,7 +24,7 @@ pub(crate) enum ReplyBody {
     /// All of it, taken once.
     Whole(Bytes),
     /// Server-sent events.
-    Events(EventStream),
+    Events(Box<EventStream>),
 }
 
 impl Body for ReplyBody {
@@ -117,9 +117,13 @@ impl Reply {
     }
 }
 
-/// Writes a problem into the request's own header map.
-pub(crate) fn problem_response(rendered: Rendered, mut headers: HeaderMap) -> Response<ReplyBody> {
+/// Writes a problem into the request's own header map; gives its word for the counters.
+pub(crate) fn problem_response(
+    problem: &Problem,
+    mut headers: HeaderMap,
+) -> (Word, Response<ReplyBody>) {
     headers.clear();
+    let rendered: Rendered = problem.render();
     headers.insert(header::CONTENT_TYPE, PROBLEM);
     if let Some(seconds) = rendered.retry_after {
         headers.insert(header::RETRY_AFTER, seconds);
@@ -141,7 +145,8 @@ pub(crate) fn problem_response(rendered: Rendered, mut headers: HeaderMap) -> Re
         }
         _ => {}
     }
-    response(rendered.status, headers, ReplyBody::Whole(rendered.body))
+    let body = ReplyBody::Whole(rendered.body);
+    (rendered.word, response(rendered.status, headers, body))
 }
 
 /// After this answer the connection is closed.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use flash_types::{BadId, BuyerId, IdempotencyKey, bounds};
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -18,33 +18,116 @@ use crate::outcome::Problem;
 
 pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// The value of a header that may stand there once.
-fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a [u8]>, Problem> {
-    let mut values = headers.get_all(name).iter();
-    let first = values.next().map(http::HeaderValue::as_bytes);
-    match values.next() {
-        None => Ok(first),
-        Some(_) => Err(Problem::malformed(format!("{name} stands there twice"))),
+/// A header that may stand there once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Field<'a> {
+    #[default]
+    Absent,
+    Once(&'a [u8]),
+    Repeated,
+}
+
+impl<'a> Field<'a> {
+    fn add(&mut self, value: &'a HeaderValue) {
+        *self = match self {
+            Self::Absent => Self::Once(value.as_bytes()),
+            Self::Once(_) | Self::Repeated => Self::Repeated,
+        };
+    }
+
+    /// The value, if it stands there once; a header of that name that stands there twice is refused.
+    fn single(self, name: &str) -> Result<Option<&'a [u8]>, Problem> {
+        match self {
+            Self::Absent => Ok(None),
+            Self::Once(value) => Ok(Some(value)),
+            Self::Repeated => Err(Problem::malformed(format!(
+                "the header {name} stands there twice"
+            ))),
+        }
     }
 }
 
-/// The `Idempotency-Key`.
-pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<IdempotencyKey, Problem> {
-    match single(headers, &IDEMPOTENCY_KEY)? {
-        None => Err(Problem::malformed("the header Idempotency-Key is missing")),
-        Some(value) => IdempotencyKey::parse_bytes(value)
-            .map_err(|bad| Problem::malformed(format!("the header Idempotency-Key {bad}"))),
+/// The headers that we go by, found in one pass over all of them.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Head<'a> {
+    pub(crate) authorization: Field<'a>,
+    idempotency_key: Field<'a>,
+    buyer_id: Field<'a>,
+    content_type: Field<'a>,
+    content_length: Field<'a>,
+    pub(crate) is_chunked: bool,
+    pub(crate) has_origin: bool,
+}
+
+impl<'a> Head<'a> {
+    pub(crate) fn of(headers: &'a HeaderMap) -> Self {
+        let mut head = Self::default();
+        for (name, value) in headers {
+            if *name == header::AUTHORIZATION {
+                head.authorization.add(value);
+            } else if *name == header::CONTENT_TYPE {
+                head.content_type.add(value);
+            } else if *name == header::CONTENT_LENGTH {
+                head.content_length.add(value);
+            } else if *name == IDEMPOTENCY_KEY {
+                head.idempotency_key.add(value);
+            } else if *name == X_BUYER_ID {
+                head.buyer_id.add(value);
+            } else if *name == header::TRANSFER_ENCODING {
+                head.is_chunked = true;
+            } else if *name == header::ORIGIN {
+                head.has_origin = true;
+            }
+        }
+        head
+    }
+
+    /// The `Idempotency-Key`.
+    pub(crate) fn idempotency_key(&self) -> Result<IdempotencyKey, Problem> {
+        match self.idempotency_key.single("Idempotency-Key")? {
+            None => Err(Problem::malformed("the header Idempotency-Key is missing")),
+            Some(value) => IdempotencyKey::parse_bytes(value)
+                .map_err(|bad| Problem::malformed(format!("the header Idempotency-Key {bad}"))),
+        }
+    }
+
+    /// The `X-Buyer-Id`, where given.
+    pub(crate) fn buyer(&self) -> Result<Option<BuyerId>, Problem> {
+        self.buyer_id
+            .single("X-Buyer-Id")?
+            .map(|value| {
+                BuyerId::parse_bytes(value)
+                    .map_err(|bad| Problem::malformed(format!("the header X-Buyer-Id {bad}")))
+            })
+            .transpose()
+    }
+
+    /// Refuses a body that is not JSON or too long, before any of it is read.
+    pub(crate) fn check_body(&self, bytes_max: usize) -> Result<(), Problem> {
+        match self.content_type {
+            Field::Absent => {}
+            Field::Once(value) if is_json(value) => {}
+            Field::Once(_) | Field::Repeated => return Err(Problem::UnsupportedMediaType),
+        }
+        if let Some(value) = self.content_length.single("Content-Length")? {
+            let length = str::from_utf8(value)
+                .ok()
+                .and_then(|text| text.parse().ok());
+            // hyper has refused what is not a number.
+            if length.is_none_or(|length: u64| length > bytes_max as u64) {
+                return Err(Problem::TooLarge);
+            }
+        }
+        Ok(())
     }
 }
 
-/// The `X-Buyer-Id`, where given.
-pub(crate) fn buyer_header(headers: &HeaderMap) -> Result<Option<BuyerId>, Problem> {
-    single(headers, &X_BUYER_ID)?
-        .map(|value| {
-            BuyerId::parse_bytes(value)
-                .map_err(|bad| Problem::malformed(format!("the header X-Buyer-Id {bad}")))
-        })
-        .transpose()
+fn is_json(content_type: &[u8]) -> bool {
+    const JSON: &[u8] = b"application/json";
+    content_type == JSON || {
+        let end = memchr::memchr(b';', content_type).unwrap_or(content_type.len());
+        content_type[..end].trim_ascii().eq_ignore_ascii_case(JSON)
+    }
 }
 
 /// A segment of the path as an id; percent signs are undone.
@@ -157,28 +240,6 @@ impl<'a> Query<'a> {
     }
 }
 
-/// Refuses by its headers a body that is not JSON or too long, before any of it is read.
-pub(crate) fn check_body_headers(headers: &HeaderMap, bytes_max: usize) -> Result<(), Problem> {
-    if let Some(value) = headers.get(header::CONTENT_TYPE) {
-        let essence = value.as_bytes();
-        let end = memchr::memchr(b';', essence).unwrap_or(essence.len());
-        if !essence[..end]
-            .trim_ascii()
-            .eq_ignore_ascii_case(b"application/json")
-        {
-            return Err(Problem::UnsupportedMediaType);
-        }
-    }
-    if let Some(value) = headers.get(header::CONTENT_LENGTH) {
-        let length: Option<u64> = value.to_str().ok().and_then(|text| text.parse().ok());
-        // hyper has refused what is not a number.
-        if length.is_none_or(|length| length > bytes_max as u64) {
-            return Err(Problem::TooLarge);
-        }
-    }
-    Ok(())
-}
-
 /// Reads a body whole: at most so many bytes, within the time-out. `is_here`: all of it has arrived, so no timer is needed.
 ///
 /// # Cancel safety
@@ -241,7 +302,6 @@ fn within_bounds(length: usize, bytes_max: usize) -> Result<(), Problem> {
 mod tests {
     use super::*;
     use flash_types::SaleId;
-    use http::HeaderValue;
 
     #[test]
     fn path_ids_are_decoded_and_checked() {
@@ -292,16 +352,19 @@ mod tests {
     #[test]
     fn keys_and_buyers_stand_in_headers_once() {
         let mut headers = HeaderMap::new();
-        assert!(idempotency_key(&headers).is_err());
-        assert_eq!(buyer_header(&headers), Ok(None));
+        assert!(Head::of(&headers).idempotency_key().is_err());
+        assert_eq!(Head::of(&headers).buyer(), Ok(None));
         headers.insert(IDEMPOTENCY_KEY, HeaderValue::from_static("k-1"));
-        assert_eq!(idempotency_key(&headers).unwrap().as_str(), "k-1");
+        assert_eq!(
+            Head::of(&headers).idempotency_key().unwrap().as_str(),
+            "k-1"
+        );
         headers.append(IDEMPOTENCY_KEY, HeaderValue::from_static("k-1"));
-        assert!(idempotency_key(&headers).is_err());
+        assert!(Head::of(&headers).idempotency_key().is_err());
         headers.insert(IDEMPOTENCY_KEY, HeaderValue::from_bytes(b"\xff").unwrap());
-        assert!(idempotency_key(&headers).is_err());
+        assert!(Head::of(&headers).idempotency_key().is_err());
         headers.insert(X_BUYER_ID, HeaderValue::from_static("{}"));
-        assert!(buyer_header(&headers).is_err());
+        assert!(Head::of(&headers).buyer().is_err());
     }
 
     #[test]
@@ -332,11 +395,8 @@ mod tests {
             ),
         ] {
             let headers = HeaderMap::from_iter([(name, HeaderValue::from_static(value))]);
-            assert_eq!(
-                check_body_headers(&headers, bounds::BODY_BYTES_MAX),
-                expected,
-                "{value}"
-            );
+            let checked = Head::of(&headers).check_body(bounds::BODY_BYTES_MAX);
+            assert_eq!(checked, expected, "{value}");
         }
     }
 }

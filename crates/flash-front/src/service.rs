@@ -10,7 +10,7 @@ use flash_engine::Engine;
 use flash_types::bounds;
 use futures_util::FutureExt as _;
 use http::request::Parts;
-use http::{Method, Request, Response, header};
+use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use metrics_exporter_prometheus::PrometheusHandle;
 
@@ -19,8 +19,9 @@ use crate::cors::Cors;
 use crate::events::Hub;
 use crate::identity::Identity;
 use crate::metrics::{FrontMetrics, ThreadMetrics};
-use crate::outcome::Problem;
+use crate::outcome::{Problem, Word};
 use crate::reply::{Reply, ReplyBody, close_after, problem_response};
+use crate::request::Head;
 use crate::routes::{Found, Routes, purchase_path};
 use crate::{admin, public, purchase};
 
@@ -96,6 +97,7 @@ impl ConnectionState {
 pub(crate) struct Call<'a> {
     pub(crate) worker: &'a Worker,
     pub(crate) parts: &'a Parts,
+    pub(crate) head: Head<'a>,
     pub(crate) connection: &'a ConnectionState,
 }
 
@@ -110,7 +112,7 @@ impl Call<'_> {
 
     /// Reads the body of this request.
     pub(crate) async fn body(&self, body: Incoming, bytes_max: usize) -> Result<Bytes, Problem> {
-        crate::request::check_body_headers(&self.parts.headers, bytes_max)?;
+        self.head.check_body(bytes_max)?;
         let is_here = self.connection.is_request_here.load(Ordering::Relaxed);
         let timeout: Duration = self.shared().config.body_timeout;
         crate::request::read_body(body, bytes_max, is_here, timeout).await
@@ -131,8 +133,10 @@ pub(crate) async fn serve(
     let call = Call {
         worker,
         parts: &parts,
+        head: Head::of(&parts.headers),
         connection,
     };
+    let (is_chunked, has_origin) = (call.head.is_chunked, call.head.has_origin);
     let served = std::panic::AssertUnwindSafe(answer(&call, body))
         .catch_unwind()
         .await;
@@ -141,22 +145,29 @@ pub(crate) async fn serve(
         tracing::error!(method = %parts.method, path = parts.uri.path(), "a handler panicked");
         Answered::Handler(Err(Problem::Internal))
     });
-    let allowed = if worker.is_admin {
+    let allowed = if worker.is_admin || !has_origin {
         None
     } else {
         worker.shared.cors.allowed(&parts.headers)
     };
-    // A chunked body has been read by rules that a proxy may not share: nothing may follow it.
-    let is_last = parts.headers.contains_key(header::TRANSFER_ENCODING);
+    let count = |word| worker.metrics.purchase(word);
     let mut response = match answered {
+        Answered::Purchase(Err(problem)) => {
+            let (word, response) = problem_response(&problem, parts.headers);
+            count(word);
+            response
+        }
+        Answered::Purchase(Ok((reply, word))) => {
+            count(word);
+            reply.into_response(parts.headers)
+        }
         Answered::Handler(Ok(reply)) => reply.into_response(parts.headers),
-        Answered::Handler(Err(problem)) => problem_response(problem.render(), parts.headers),
-        Answered::Purchase(Ok(reply)) => reply.into_response(parts.headers),
-        Answered::Purchase(Err(rendered)) => problem_response(rendered, parts.headers),
+        Answered::Handler(Err(problem)) => problem_response(&problem, parts.headers).1,
         Answered::Preflight(methods) => Cors::preflight(methods, allowed.clone()),
     };
+    // A chunked body has been read by rules that a proxy may not share: nothing may follow it.
     // Nor after events, which end when we say so.
-    if is_last || matches!(response.body(), ReplyBody::Events(_)) {
+    if is_chunked || matches!(response.body(), ReplyBody::Events(_)) {
         close_after(&mut response);
     }
     if let Some(allowed) = allowed {
@@ -171,8 +182,8 @@ pub(crate) async fn serve(
 /// What a request came to, before it is written.
 enum Answered {
     Handler(Result<Reply, Problem>),
-    /// Rendered already: its word was counted.
-    Purchase(Result<Reply, crate::outcome::Rendered>),
+    /// With the word that is counted.
+    Purchase(Result<(Reply, Word), Problem>),
     Preflight(http::HeaderValue),
 }
 
@@ -194,7 +205,7 @@ async fn answer(call: &Call<'_>, body: Incoming) -> Answered {
     }
     let number = call.worker.metrics.request();
     if let Some(sale) = purchase_path(&parts.method, path) {
-        return Answered::Purchase(purchase::handle(call, body, sale, number).await);
+        return Answered::Purchase(purchase::purchase(call, body, sale, number).await);
     }
     match call.shared().public_routes.find(&parts.method, path) {
         Found::Endpoint(route, names) => {
