@@ -118,6 +118,7 @@ impl<'c> Writer<'c> {
         Ok(next)
     }
 
+    /// One arm for each change: long, since it is the whole list.
     fn entry(&mut self, batch: &Batch, entry: &Entry) -> Result<(), Failure> {
         let Entry {
             serial,

@@ -1,0 +1,379 @@
+//! The content of the memory store, and what each change does to it: the embedded store's conditions, in plain maps.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use flash_types::{ItemIndex, ItemUnits, ReservationState, SaleNo, SaleState, Serial, Timestamp};
+
+use super::MemoryFault;
+use crate::sqlite::words::{DecisionWords, decision_words, stored_line};
+use crate::{
+    AdminNote, Batch, Change, CommitError, Decision, DecisionRow, Deltas, Entry, ItemMove, ItemRow,
+    NotApplied, ReservationRow, SaleRow,
+};
+
+#[derive(Debug, Clone)]
+pub enum Stopped {
+    Closed,
+    Fatal(String),
+}
+
+/// (sale, `payment` | `refund` | `stock_change`, reference, scope): as in the embedded store.
+type DecisionKey = (SaleNo, &'static str, String, u64);
+
+#[derive(Debug, Default)]
+pub struct State {
+    pub epoch: u64,
+    pub last_batch: u64,
+    /// 0 before the first.
+    last_serial: u64,
+    pub last_at: Timestamp,
+    pub sales: BTreeMap<SaleNo, SaleRow>,
+    pub reservations: BTreeMap<Serial, ReservationRow>,
+    pub decisions: BTreeMap<DecisionKey, DecisionRow>,
+    pub notes: Vec<(u64, AdminNote)>,
+    pub entries: Vec<(u64, Entry)>,
+    pub faults: VecDeque<MemoryFault>,
+    pub stopped: Option<Stopped>,
+    pub broken_books: Option<String>,
+}
+
+impl State {
+    pub fn commit(&mut self, batch: Batch) -> Result<(), CommitError> {
+        let refused = |why: String| Err(CommitError::NotApplied(NotApplied::Unavailable(why)));
+        match &self.stopped {
+            Some(Stopped::Closed) => return refused("the store is closed".into()),
+            Some(Stopped::Fatal(why)) => return Err(CommitError::Fatal(why.clone())),
+            None => {}
+        }
+        if batch.number <= self.last_batch {
+            let why = format!(
+                "batch {} comes again; {} is durable already",
+                batch.number, self.last_batch
+            );
+            return self.stop(why);
+        }
+        if batch.number != self.last_batch + 1 {
+            return refused(format!(
+                "batch {} does not follow {}",
+                batch.number, self.last_batch
+            ));
+        }
+        let mut last = self.last_serial;
+        for entry in &batch.entries {
+            if entry.serial.0 <= last {
+                return refused(format!("serial {} does not follow {last}", entry.serial.0));
+            }
+            last = entry.serial.0;
+        }
+        match self.faults.pop_front() {
+            None => self.apply(batch),
+            Some(MemoryFault::NotApplied(why)) => Err(CommitError::NotApplied(why)),
+            Some(MemoryFault::Fatal(why)) => self.stop(why),
+            Some(MemoryFault::FatalApplied(why)) => {
+                self.apply(batch)?;
+                self.stop(why)
+            }
+        }
+    }
+
+    fn stop(&mut self, why: String) -> Result<(), CommitError> {
+        self.stopped = Some(Stopped::Fatal(why.clone()));
+        Err(CommitError::Fatal(why))
+    }
+
+    fn apply(&mut self, batch: Batch) -> Result<(), CommitError> {
+        for entry in &batch.entries {
+            if let Err(what) = self.entry(entry) {
+                // Half a batch is applied: this content is not to be used again.
+                self.broken_books = Some(what.clone());
+                return self.stop(format!("the books refuse: {what}"));
+            }
+            self.last_serial = entry.serial.0;
+        }
+        self.last_batch = batch.number;
+        self.last_at = self.last_at.max(batch.at);
+        let number = batch.number;
+        self.entries
+            .extend(batch.entries.into_iter().map(|entry| (number, entry)));
+        Ok(())
+    }
+
+    /// One arm for each change: long, since it is the whole list.
+    fn entry(&mut self, entry: &Entry) -> Result<(), String> {
+        let Entry {
+            serial,
+            sale_no,
+            change,
+        } = entry;
+        match change {
+            Change::PutDraft { definition } => {
+                let is_draft = self
+                    .sales
+                    .get(sale_no)
+                    .is_none_or(|sale| sale.state == SaleState::Draft);
+                must(is_draft, || {
+                    format!("sale {} is no longer a draft", sale_no.0)
+                })?;
+                let is_other = |(number, sale): (&SaleNo, &SaleRow)| {
+                    number != sale_no && sale.definition.sale_id == definition.sale_id
+                };
+                must(!self.sales.iter().any(is_other), || {
+                    format!("sale {} is there already", definition.sale_id)
+                })?;
+                self.sales.insert(*sale_no, draft(*sale_no, definition));
+            }
+            Change::Publish => self.move_sale(*sale_no, &[SaleState::Draft], change)?,
+            Change::Open => {
+                let sale = self.move_sale_row(*sale_no, &[SaleState::Published], change)?;
+                for item in &mut sale.items {
+                    item.units.available += std::mem::take(&mut item.units.unreleased);
+                }
+            }
+            Change::Pause => self.move_sale(*sale_no, &[SaleState::Open], change)?,
+            Change::Resume => self.move_sale(*sale_no, &[SaleState::Paused], change)?,
+            Change::Close => {
+                let from = [SaleState::Published, SaleState::Open, SaleState::Paused];
+                self.move_sale(*sale_no, &from, change)?;
+            }
+            Change::Freeze { .. } => {
+                self.sale(*sale_no)?.state = SaleState::Frozen;
+            }
+            Change::Retire => {
+                let sale = self.sale(*sale_no)?;
+                must(!sale.is_retired, || {
+                    format!("sale {} is retired already", sale_no.0)
+                })?;
+                sale.is_retired = true;
+            }
+            Change::Reserve {
+                buyer,
+                key,
+                lines,
+                created_at,
+                expires_at,
+            } => {
+                must(!lines.is_empty(), || {
+                    format!("reservation {} has no lines", serial.0)
+                })?;
+                let row = ReservationRow {
+                    serial: *serial,
+                    sale_no: *sale_no,
+                    buyer: *buyer,
+                    key: *key,
+                    state: ReservationState::Reserved,
+                    lines: lines.iter().map(stored_line).collect(),
+                    created_at: *created_at,
+                    expires_at: *expires_at,
+                    payment_ref: None,
+                };
+                self.reservations.insert(*serial, row);
+            }
+            Change::Confirm {
+                reservation,
+                payment_ref,
+                is_late,
+                units,
+            } => {
+                let from = if *is_late {
+                    ReservationState::Expired
+                } else {
+                    ReservationState::Reserved
+                };
+                let row = self.move_reservation(*sale_no, *reservation, from, units, change)?;
+                row.payment_ref = Some(*payment_ref);
+            }
+            Change::Release { reservation, units } | Change::Expire { reservation, units } => {
+                let from = ReservationState::Reserved;
+                self.move_reservation(*sale_no, *reservation, from, units, change)?;
+            }
+            Change::RefusePayment { reservation, .. } => {
+                self.reservation(*sale_no, *reservation)?;
+            }
+            Change::Refund {
+                reservation,
+                restock,
+                units,
+                is_whole,
+                refund_ref: _,
+            } => self.refund(*sale_no, *reservation, *restock, units, *is_whole)?,
+            Change::ChangeStock { .. } => {}
+            Change::Note(note) => self.notes.push((serial.0, note.clone())),
+        }
+        for (item, step) in change.moves() {
+            let sale = self.sale(*sale_no)?;
+            let row = sale
+                .items
+                .get_mut(usize::from(item.0))
+                .ok_or_else(|| format!("sale {} has no item {}", sale_no.0, item.0))?;
+            row.units = moved(row.units, step)?;
+        }
+        self.decision(*sale_no, change)
+    }
+
+    fn sale(&mut self, sale_no: SaleNo) -> Result<&mut SaleRow, String> {
+        self.sales
+            .get_mut(&sale_no)
+            .ok_or_else(|| format!("sale {} is not there", sale_no.0))
+    }
+
+    fn move_sale_row(
+        &mut self,
+        sale_no: SaleNo,
+        from: &[SaleState],
+        change: &Change,
+    ) -> Result<&mut SaleRow, String> {
+        let sale = self.sale(sale_no)?;
+        let state = change.sale_state().unwrap_or(sale.state);
+        must(from.contains(&sale.state), || {
+            format!("sale {} is {}", sale_no.0, sale.state.as_str())
+        })?;
+        sale.state = state;
+        Ok(sale)
+    }
+
+    fn move_sale(
+        &mut self,
+        sale_no: SaleNo,
+        from: &[SaleState],
+        change: &Change,
+    ) -> Result<(), String> {
+        self.move_sale_row(sale_no, from, change).map(|_| ())
+    }
+
+    fn reservation(
+        &mut self,
+        sale_no: SaleNo,
+        serial: Serial,
+    ) -> Result<&mut ReservationRow, String> {
+        self.reservations
+            .get_mut(&serial)
+            .filter(|row| row.sale_no == sale_no)
+            .ok_or_else(|| format!("reservation {} is not there", serial.0))
+    }
+
+    fn move_reservation(
+        &mut self,
+        sale_no: SaleNo,
+        serial: Serial,
+        from: ReservationState,
+        units: &Deltas,
+        change: &Change,
+    ) -> Result<&mut ReservationRow, String> {
+        let row = self.reservation(sale_no, serial)?;
+        let first = units.first().map(|delta| (delta.item, delta.units));
+        let is_fit = row.state == from && first == Some((row.lines[0].item, row.lines[0].units));
+        must(is_fit, || {
+            format!(
+                "reservation {} is not a {} one with these units",
+                serial.0,
+                from.as_str()
+            )
+        })?;
+        row.state = change.reservation_state().unwrap_or(row.state);
+        Ok(row)
+    }
+
+    fn refund(
+        &mut self,
+        sale_no: SaleNo,
+        serial: Serial,
+        restock: bool,
+        units: &Deltas,
+        is_whole: bool,
+    ) -> Result<(), String> {
+        let row = self.reservation(sale_no, serial)?;
+        must(row.state == ReservationState::Confirmed, || {
+            format!("reservation {} is not confirmed", serial.0)
+        })?;
+        for delta in units {
+            let line = row
+                .lines
+                .iter_mut()
+                .find(|line| line.item == delta.item)
+                .ok_or_else(|| format!("reservation {} has no such item", serial.0))?;
+            line.refunded_units += delta.units;
+            if restock {
+                line.restocked_units += delta.units;
+            }
+            must(line.refunded_units <= line.units, || {
+                format!("reservation {}: more refunded than sold", serial.0)
+            })?;
+        }
+        let nothing_left = row
+            .lines
+            .iter()
+            .all(|line| line.refunded_units == line.units);
+        must(nothing_left == is_whole, || {
+            format!(
+                "reservation {}: `whole` is not what its units say",
+                serial.0
+            )
+        })?;
+        if is_whole {
+            row.state = ReservationState::Refunded;
+        }
+        Ok(())
+    }
+
+    fn decision(&mut self, sale_no: SaleNo, change: &Change) -> Result<(), String> {
+        let Some(words) = DecisionWords::of(change) else {
+            return Ok(());
+        };
+        let (kind, _) = decision_words(words.kind);
+        let key = (sale_no, kind, words.reference.clone(), words.scope);
+        let row = DecisionRow {
+            sale_no,
+            decision: Decision {
+                kind: words.kind,
+                reference: words.reference,
+                reservation: words.reservation,
+            },
+            detail: words.detail,
+        };
+        let before = self.decisions.insert(key, row);
+        must(before.is_none(), || {
+            "a reference is decided a second time".into()
+        })
+    }
+}
+
+fn draft(sale_no: SaleNo, definition: &flash_types::SaleDefinition) -> SaleRow {
+    let items = definition.items.iter().enumerate().map(|(index, item)| {
+        let stock = u64::from(item.stock_units);
+        ItemRow {
+            index: ItemIndex(index as u16),
+            item: item.item,
+            units: ItemUnits {
+                stock,
+                unreleased: stock,
+                ..ItemUnits::default()
+            },
+        }
+    });
+    SaleRow {
+        sale_no,
+        state: SaleState::Draft,
+        definition: definition.clone(),
+        is_retired: false,
+        items: items.collect(),
+    }
+}
+
+fn moved(units: ItemUnits, step: ItemMove) -> Result<ItemUnits, String> {
+    let sum = |units: u64, step: i64| {
+        units
+            .checked_add_signed(step)
+            .ok_or_else(|| "a counter would go below zero".to_owned())
+    };
+    Ok(ItemUnits {
+        stock: sum(units.stock, step.stock)?,
+        unreleased: sum(units.unreleased, step.unreleased)?,
+        available: sum(units.available, step.available)?,
+        reserved: sum(units.reserved, step.reserved)?,
+        sold: sum(units.sold, step.sold)?,
+    })
+}
+
+fn must(is_so: bool, what: impl FnOnce() -> String) -> Result<(), String> {
+    if is_so { Ok(()) } else { Err(what()) }
+}
