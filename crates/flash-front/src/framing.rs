@@ -69,20 +69,32 @@ impl Scanner {
                         left => State::Body(left),
                     };
                 }
-                State::Head => match memchr::memchr(b'\n', &bytes[at..]) {
-                    None => {
-                        self.keep(&bytes[at..]);
-                        return Ok(());
-                    }
-                    Some(length) => {
-                        let end = at + length + 1;
-                        self.line(&bytes[at..end]).ok_or(Ambiguous { good: at })?;
-                        at = end;
-                    }
-                },
+                State::Head => at = self.lines(bytes, at)?,
             }
         }
         Ok(())
+    }
+
+    /// Takes lines up to the end of a head, or what there is; gives how far it came.
+    fn lines(&mut self, bytes: &[u8], mut at: usize) -> Result<usize, Ambiguous> {
+        let from = at;
+        for length in memchr::memchr_iter(b'\n', &bytes[from..]) {
+            let end = from + length;
+            self.head_bytes += end + 1 - at;
+            let line = &bytes[at..end];
+            // Most lines are whole, end well and are none of those that frame a body.
+            let is_plain = self.carry.is_empty()
+                && matches!(line, [first, .., b'\r'] if !matches!(first, b'c' | b'C' | b't' | b'T'));
+            if !is_plain {
+                self.line(line).ok_or(Ambiguous { good: at })?;
+            }
+            at = end + 1;
+            if self.head_bytes == 0 {
+                return Ok(at);
+            }
+        }
+        self.keep(&bytes[at..]);
+        Ok(bytes.len())
     }
 
     /// Keeps the beginning of a line. A head longer than the parser takes is its to refuse: nothing more is looked at.
@@ -96,9 +108,8 @@ impl Scanner {
         }
     }
 
-    /// One more line of the head, up to its line feed; `None` if it is ambiguous.
+    /// One more line of the head, its line feed left out; `None` if it is ambiguous.
     fn line(&mut self, end: &[u8]) -> Option<()> {
-        self.head_bytes += end.len();
         if self.carry.is_empty() {
             return self.whole_line(end);
         }
@@ -108,7 +119,7 @@ impl Scanner {
     }
 
     fn whole_line(&mut self, line: &[u8]) -> Option<()> {
-        let line = line.strip_suffix(b"\r\n")?;
+        let line = line.strip_suffix(b"\r")?;
         match line.first() {
             None => self.blank_line(),
             Some(b'c' | b'C') => {
