@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use nix::sys::statvfs::statvfs;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
@@ -18,6 +19,8 @@ const SQLITE_MIN: i32 = 3_051_003;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// The log is kept at this size when it starts anew: overwriting is cheaper than growing.
 const LOG_BYTES_KEPT: i64 = 64 << 20;
+/// By so much the log's index grows at once.
+const INDEX_BYTES: u64 = 32 << 10;
 const CACHE_KIB: i64 = 64 << 10;
 
 /// Takes a store from one schema version to the next.
@@ -279,6 +282,14 @@ pub fn open_error(paths: &Paths, error: rusqlite::Error) -> OpenError {
         Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
             paths.folder_error(&why)
         }
+        // The log's index is mapped: where it cannot grow SQLite knows of an I/O error alone.
+        Some(ErrorCode::SystemIoFailure) if is_full(&paths.dir) => OpenError::StorageFull {
+            dir: paths.dir.clone(),
+        },
         _ => OpenError::Io { file, why },
     }
+}
+
+fn is_full(dir: &Path) -> bool {
+    statvfs(dir).is_ok_and(|disk| disk.blocks_available() * disk.fragment_size() < INDEX_BYTES)
 }
