@@ -5,8 +5,10 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use flash_front::{IpNet, JwtKey, JwtMaterial, Verifier};
 use flash_types::bounds;
 use serde::{Deserialize, Serialize};
+use tracing_subscriber::EnvFilter;
 
 use crate::Failure;
 use crate::cli::{ConfigCommand, ServeArgs};
@@ -251,7 +253,9 @@ impl Config {
         let config: Self = table.try_into().map_err(|error: toml::de::Error| {
             format!("environment or {name}: {}", error.message())
         })?;
-        config.check()?;
+        config
+            .check()
+            .map_err(|why| placed(&name, &text, environment, &why))?;
         Ok(config)
     }
 
@@ -339,7 +343,24 @@ impl Config {
             1_024,
             1 << 28,
         )?;
+        self.trusted_proxies()?;
+        EnvFilter::try_new(&self.log.level).map_err(|error| {
+            format!(
+                "log.level {:?} is not a level: {error}; try \"info\"",
+                self.log.level
+            )
+        })?;
         self.check_keys()
+    }
+
+    /// Whom to believe about X-Forwarded-For.
+    pub(crate) fn trusted_proxies(&self) -> Result<Vec<IpNet>, String> {
+        let nets = self.public.trusted_proxies.iter();
+        nets.map(|net| {
+            net.parse()
+                .map_err(|bad| format!("public.trusted_proxies {net:?} {bad}"))
+        })
+        .collect()
     }
 
     fn check_keys(&self) -> Result<(), String> {
@@ -373,6 +394,8 @@ impl Config {
                 }
                 JwtAlgorithm::Rs256 | JwtAlgorithm::EdDsa => {}
             }
+            Verifier::new(&[jwt.as_key()], None, None)
+                .map_err(|bad| format!("keys.buyer_jwt[{index}]: {bad}"))?;
         }
         Ok(())
     }
@@ -408,6 +431,20 @@ impl Config {
     }
 }
 
+impl BuyerJwt {
+    /// As the front takes it.
+    pub(crate) fn as_key(&self) -> JwtKey {
+        JwtKey {
+            kid: Some(self.key_id.clone()).filter(|id| !id.is_empty()),
+            material: match self.algorithm {
+                JwtAlgorithm::Hs256 => JwtMaterial::Hs256(self.secret.clone().into_bytes()),
+                JwtAlgorithm::Rs256 => JwtMaterial::Rs256Pem(self.public_key_pem.clone()),
+                JwtAlgorithm::EdDsa => JwtMaterial::EdDsaPem(self.public_key_pem.clone()),
+            },
+        }
+    }
+}
+
 fn address(key: &str, text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
         format!("{key} {text:?} is not an address with a port, such as 127.0.0.1:8080")
@@ -437,6 +474,58 @@ fn located(name: &str, text: &str, error: &toml::de::Error) -> String {
     }
 }
 
+/// Where a value stands that [`Config::check`] did not take: its message begins with the key.
+fn placed(name: &str, text: &str, environment: &[(String, String)], why: &str) -> String {
+    let path = why.split([' ', ':']).next().unwrap_or_default();
+    let is_set_by = |variable: &str| {
+        let key = match short_form(variable) {
+            Some((section, key)) => format!("{section}.{key}"),
+            None => variable[ENVIRONMENT_PREFIX.len()..]
+                .to_ascii_lowercase()
+                .replacen('_', ".", 1),
+        };
+        key == path
+    };
+    if let Some((variable, _)) = environment.iter().find(|(variable, _)| is_set_by(variable)) {
+        return format!("environment variable {variable}: {why}");
+    }
+    match line_of(text, path) {
+        Some(line_no) => format!("{name}:{line_no}: {why}"),
+        None => why.to_owned(),
+    }
+}
+
+/// The line of `section.key` or `section.key[index].key`, or of what holds it where it is not written down.
+fn line_of(text: &str, path: &str) -> Option<usize> {
+    let file = toml::de::DeTable::parse(text).ok()?;
+    let mut table = file.get_ref();
+    let mut found = None;
+    for part in path.split('.') {
+        let (key, index) = part.split_once('[').unwrap_or((part, ""));
+        let Some((place, value)) = table.iter().find(|(name, _)| name.get_ref() == key) else {
+            break;
+        };
+        found = Some(place.span().start);
+        let mut value = value;
+        if let Ok(index) = index.trim_end_matches(']').parse::<usize>() {
+            match value
+                .get_ref()
+                .as_array()
+                .and_then(|items| items.get(index))
+            {
+                Some(item) => value = item,
+                None => break,
+            }
+            found = Some(value.span().start);
+        }
+        match value.get_ref().as_table() {
+            Some(inner) => table = inner,
+            None => break,
+        }
+    }
+    found.map(|start| text[..start.min(text.len())].matches('\n').count() + 1)
+}
+
 /// Variables that mean something else than a key of the configuration.
 const OTHER_VARIABLES: [&str; 6] = [
     "STAMPEDE_CONFIG",
@@ -447,17 +536,23 @@ const OTHER_VARIABLES: [&str; 6] = [
     "STAMPEDE_FAULT",
 ];
 
-/// Lays one variable over the file: `STAMPEDE_PUBLIC_THREADS=2` is `[public] threads = 2`.
-fn overlay(table: &mut toml::Table, variable: &str, value: &str) -> Result<(), String> {
-    let short = match variable {
+/// Variables with a name of their own.
+fn short_form(variable: &str) -> Option<(&'static str, &'static str)> {
+    match variable {
         "STAMPEDE_DATA" => Some(("store", "data")),
         "STAMPEDE_PUBLIC" => Some(("public", "address")),
         "STAMPEDE_ADMIN" => Some(("admin", "address")),
-        _ if OTHER_VARIABLES.contains(&variable) || variable.starts_with("STAMPEDE_FAULT_") => {
-            return Ok(());
-        }
         _ => None,
-    };
+    }
+}
+
+/// Lays one variable over the file: `STAMPEDE_PUBLIC_THREADS=2` is `[public] threads = 2`.
+fn overlay(table: &mut toml::Table, variable: &str, value: &str) -> Result<(), String> {
+    let short = short_form(variable);
+    let is_other = OTHER_VARIABLES.contains(&variable) || variable.starts_with("STAMPEDE_FAULT_");
+    if short.is_none() && is_other {
+        return Ok(());
+    }
     let defaults = toml::Table::try_from(Config::default()).map_err(|error| error.to_string())?;
     let name = variable[ENVIRONMENT_PREFIX.len()..].to_ascii_lowercase();
     let (section, key) = short

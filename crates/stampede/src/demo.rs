@@ -230,7 +230,7 @@ fn stay(running: &Running, data: &Path) -> Result<(), Failure> {
         "\nStill up: look at http://{}/ and buy a teapot. Ctrl-C ends it.",
         running.public
     ));
-    running.wait_for_signal();
+    running.wait_for_signal(serve::Signals::listen()?);
     Ok(())
 }
 

@@ -11,20 +11,20 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use flash_engine::{Clock, Engine, EngineConfig, Recovered, SystemClock};
+use flash_engine::{Clock, Engine, EngineConfig, HashKey, Recovered, SystemClock};
 use flash_front::{
     AdminKey, BindError, Ended, Front, FrontConfig, JwtKey, JwtMaterial, KeyHash, Keys, NamedKey,
 };
-use flash_store::{AnyStore, SqliteStore};
+use flash_store::{AnyStore, DecisionRow, Loaded, OpenError, ReservationRow, SaleRow, SqliteStore};
 use flash_types::Timestamp;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use parking_lot::Mutex;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::Failure;
 use crate::cli::ServeArgs;
-use crate::config::{self, Config, JwtAlgorithm, Role};
+use crate::config::{self, Config, Role};
 use crate::keys::{KeysFile, path_in, random_hash_key};
 use crate::logs;
 
@@ -45,14 +45,45 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
     let config = Config::for_serve(args).map_err(Failure::CannotStart)?;
     logs::start(&config.log.level).map_err(Failure::CannotStart)?;
     let running = start(&config, Kind::Shop)?;
+    // Before the ready line: whoever reads it may send a signal at once.
+    let signals = Signals::listen()?;
     logs::say(&format!(
         "stampede ready public={} admin={} store={}",
         running.public,
         running.admin,
         running.engine.durability().as_str()
     ));
-    running.wait_for_signal();
+    running.wait_for_signal(signals);
     running.stop()
+}
+
+/// SIGTERM and SIGINT, noticed from here on instead of ending the process.
+pub(crate) struct Signals {
+    runtime: tokio::runtime::Runtime,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Begins to listen.
+    pub(crate) fn listen() -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("no event loop to be had")?;
+        let (terminate, interrupt) = {
+            let _inside = runtime.enter();
+            (
+                signal(SignalKind::terminate()),
+                signal(SignalKind::interrupt()),
+            )
+        };
+        Ok(Self {
+            runtime,
+            terminate: terminate.context("cannot listen to SIGTERM")?,
+            interrupt: interrupt.context("cannot listen to SIGINT")?,
+        })
+    }
 }
 
 /// An engine that serves.
@@ -71,17 +102,15 @@ pub(crate) struct Running {
 
 /// Starts everything; the ports answer when this returns.
 pub(crate) fn start(config: &Config, kind: Kind) -> Result<Running, Failure> {
-    logs::abort_on_broken_books();
     let data = config.store.data.clone();
     let (public, admin) = free_ports(config).map_err(Failure::CannotStart)?;
     let hash_key = random_hash_key().map_err(Failure::CannotStart)?;
     let begun = Instant::now();
     let (store, opened) =
         SqliteStore::open(&data).map_err(|error| Failure::CannotStart(error.to_string()))?;
-    let mut recovered = Recovered::new(hash_key);
-    store
-        .load(&mut recovered)
-        .map_err(|error| Failure::CannotStart(error.to_string()))?;
+    let recovered =
+        recover(&store, hash_key).map_err(|error| Failure::CannotStart(error.to_string()))?;
+    logs::abort_on_broken_books();
     let keys = front_keys(config, &data).map_err(Failure::CannotStart)?;
     let prometheus = recorder()?;
     let clock = Arc::new(SystemClock::start(opened.last_at));
@@ -130,6 +159,33 @@ pub(crate) fn start(config: &Config, kind: Kind) -> Result<Running, Failure> {
     })
 }
 
+/// Loads the ledger. Rows come before they are proved, and the ledger panics over rows that contradict each other:
+/// then the proof alone says what is damaged. To be called before a panic ends the process.
+fn recover(store: &SqliteStore, hash_key: HashKey) -> Result<Recovered, OpenError> {
+    struct ProofAlone;
+    impl Loaded for ProofAlone {
+        fn sale(&mut self, _: SaleRow) {}
+        fn reservation(&mut self, _: ReservationRow) {}
+        fn decision(&mut self, _: DecisionRow) {}
+    }
+    let load = || {
+        let mut recovered = Recovered::new(hash_key);
+        store.load(&mut recovered).map(|()| recovered)
+    };
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let loaded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(load));
+    std::panic::set_hook(report);
+    match loaded {
+        Ok(loaded) => loaded,
+        Err(_) => {
+            store.load(&mut ProofAlone)?;
+            // What is stored is proved, so it is the ledger that is wrong: told by its panic.
+            load()
+        }
+    }
+}
+
 impl Running {
     /// The wall clock as the engine reads it.
     pub(crate) fn clock_now(&self) -> Timestamp {
@@ -138,20 +194,13 @@ impl Running {
 
     /// Returns at the first SIGTERM or SIGINT, or when the engine ended by itself. From then on a second signal
     /// ends the process at once.
-    pub(crate) fn wait_for_signal(&self) {
-        let Ok(runtime) = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-        else {
-            return;
-        };
+    pub(crate) fn wait_for_signal(&self, signals: Signals) {
+        let Signals {
+            runtime,
+            mut terminate,
+            mut interrupt,
+        } = signals;
         runtime.block_on(async {
-            let (Ok(mut terminate), Ok(mut interrupt)) = (
-                signal(SignalKind::terminate()),
-                signal(SignalKind::interrupt()),
-            ) else {
-                return;
-            };
             let mut look = tokio::time::interval(LOOK_INTERVAL);
             loop {
                 tokio::select! {
@@ -161,7 +210,15 @@ impl Running {
                 }
             }
         });
-        std::thread::spawn(second_signal_ends_now);
+        std::thread::spawn(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+            });
+            std::process::exit(1);
+        });
     }
 
     /// Drains, flushes and ends.
@@ -186,28 +243,6 @@ impl Running {
             }
         }
     }
-}
-
-fn second_signal_ends_now() {
-    let Ok(runtime) = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-    else {
-        return;
-    };
-    runtime.block_on(async {
-        let (Ok(mut terminate), Ok(mut interrupt)) = (
-            signal(SignalKind::terminate()),
-            signal(SignalKind::interrupt()),
-        ) else {
-            return;
-        };
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        std::process::exit(1);
-    });
 }
 
 /// Both addresses, found free a moment ago. What is chosen for port 0 is chosen later.
@@ -244,15 +279,6 @@ fn front_config(
     admin: SocketAddr,
     kind: Kind,
 ) -> Result<FrontConfig, String> {
-    let trusted_proxies = config
-        .public
-        .trusted_proxies
-        .iter()
-        .map(|net| {
-            net.parse()
-                .map_err(|bad| format!("public.trusted_proxies {net:?} {bad}"))
-        })
-        .collect::<Result<_, String>>()?;
     let threads = match config.public.threads {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         threads => threads,
@@ -264,7 +290,7 @@ fn front_config(
         connections_max: config.public.connections_max,
         header_read_timeout: Duration::from_millis(config.public.header_read_timeout_ms),
         body_timeout: Duration::from_millis(config.public.body_read_timeout_ms),
-        trusted_proxies,
+        trusted_proxies: config.trusted_proxies()?,
         cors_origins: config.public.cors_origins.clone(),
         stock_buckets: config.public.stock_buckets.clone(),
         sse_streams_max: config.public.streams_max,
@@ -296,7 +322,7 @@ fn front_keys(config: &Config, data: &Path) -> Result<Keys, String> {
             })
             .collect(),
         admin: admin.iter().map(admin_key).collect(),
-        jwt: buyer_jwt.iter().map(jwt_key).collect(),
+        jwt: buyer_jwt.iter().map(config::BuyerJwt::as_key).collect(),
         audience: some(buyer_jwt_audience),
         issuer: some(buyer_jwt_issuer),
         hash_seed: (seed.0, seed.1),
@@ -337,17 +363,6 @@ fn admin_key(key: &config::AdminKey) -> AdminKey {
         name: key.name.clone(),
         roles: key.roles.iter().map(role).collect(),
         sha256: KeyHash::of(key.key.as_bytes()),
-    }
-}
-
-fn jwt_key(key: &config::BuyerJwt) -> JwtKey {
-    JwtKey {
-        kid: Some(key.key_id.clone()).filter(|id| !id.is_empty()),
-        material: match key.algorithm {
-            JwtAlgorithm::Hs256 => JwtMaterial::Hs256(key.secret.clone().into_bytes()),
-            JwtAlgorithm::Rs256 => JwtMaterial::Rs256Pem(key.public_key_pem.clone()),
-            JwtAlgorithm::EdDsa => JwtMaterial::EdDsaPem(key.public_key_pem.clone()),
-        },
     }
 }
 

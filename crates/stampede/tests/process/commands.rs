@@ -1,0 +1,271 @@
+//! The commands: what they say, and with what they end.
+
+use crowd::client::{Client, Request, Timeouts};
+use rusqlite::Connection;
+
+use crate::rig::*;
+
+const EXAMPLE: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../../config/examples/sale.toml"
+);
+
+/// `stampede sale …` to this shop, with the key of its folder.
+fn sale(shop: &Shop, words: &[&str]) -> std::process::Output {
+    let url = format!("http://{}", shop.server.admin);
+    let data = shop.rig.options.data.to_str().unwrap();
+    let mut all = vec!["sale"];
+    all.extend(words);
+    all.extend(["--admin-url", &url, "--data", data]);
+    stampede(&all)
+}
+
+fn good(output: &std::process::Output) -> String {
+    assert!(
+        output.status.success(),
+        "{}{}",
+        stdout(output),
+        stderr(output)
+    );
+    stdout(output)
+}
+
+fn failed(output: &std::process::Output) -> String {
+    assert_eq!(
+        output.status.code(),
+        Some(1),
+        "{}{}",
+        stdout(output),
+        stderr(output)
+    );
+    stderr(output)
+}
+
+#[tokio::test]
+async fn the_example_is_applied_published_and_run_by_commands() {
+    let shop = Shop::start(Rig::new());
+    let draft = good(&sale(&shop, &["apply", EXAMPLE]));
+    assert_eq!(draft, "example-sale is a draft\n");
+    assert!(good(&sale(&shop, &["apply", EXAMPLE])).contains("replaced"));
+    let told = good(&sale(&shop, &["apply", EXAMPLE, "--publish"]));
+    assert!(told.ends_with("example-sale is open\n"), "{told}");
+    let list = good(&sale(&shop, &["list"]));
+    for word in [
+        "example-sale",
+        "open",
+        "phone-x",
+        "phone-x-case",
+        "1000",
+        "3000",
+    ] {
+        assert!(list.contains(word), "{word}: {list}");
+    }
+    assert!(good(&sale(&shop, &["pause", "example-sale"])).contains("is paused"));
+    assert!(good(&sale(&shop, &["list"])).contains("paused"));
+    assert!(good(&sale(&shop, &["resume", "example-sale"])).contains("is open"));
+    assert!(good(&sale(&shop, &["close", "example-sale"])).contains("is closed"));
+    assert!(failed(&sale(&shop, &["resume", "example-sale"])).contains("state_conflict (409)"));
+    assert!(failed(&sale(&shop, &["pause", "nothing"])).contains("not_found (404)"));
+    assert!(failed(&sale(&shop, &["apply", EXAMPLE])).contains("no draft any more"));
+    // Files that are none.
+    let file = shop.rig.path("bad.toml");
+    let path = file.to_str().unwrap();
+    assert!(failed(&sale(&shop, &["apply", path])).contains("cannot read the sale"));
+    std::fs::write(&file, "sale_id = ").unwrap();
+    assert!(failed(&sale(&shop, &["apply", path])).contains("is no TOML"));
+    let text = std::fs::read_to_string(EXAMPLE).unwrap();
+    std::fs::write(&file, text.replace("stock_units", "stok_units")).unwrap();
+    assert!(failed(&sale(&shop, &["apply", path])).contains("stok_units"));
+    std::fs::write(&file, text.replace("\"+2h\"", "\"+2w\"")).unwrap();
+    assert!(failed(&sale(&shop, &["apply", path])).contains("must end in s, m, h or d"));
+}
+
+#[test]
+fn without_a_key_or_an_engine_the_way_out_is_told() {
+    let shop = Shop::start(Rig::new());
+    let url = format!("http://{}", shop.server.admin);
+    let list = ["sale", "list", "--admin-url", &url];
+    let told = failed(&stampede(&list));
+    assert!(
+        told.contains("STAMPEDE_ADMIN_KEY") && told.contains("--data"),
+        "{told}"
+    );
+    let told = failed(
+        &command(&list)
+            .env("STAMPEDE_ADMIN_KEY", "wrong")
+            .output()
+            .unwrap(),
+    );
+    assert!(
+        told.contains("401") && told.contains("STAMPEDE_ADMIN_KEY"),
+        "{told}"
+    );
+    // The storefront's key is none of an operator.
+    let key = &shop.keys.storefront_key;
+    let told = failed(
+        &command(&list)
+            .env("STAMPEDE_ADMIN_KEY", key)
+            .output()
+            .unwrap(),
+    );
+    assert!(told.contains("401") || told.contains("403"), "{told}");
+    let with_key = command(&list)
+        .env("STAMPEDE_ADMIN_KEY", &shop.keys.admin_key)
+        .output();
+    good(&with_key.unwrap());
+    let empty = shop.rig.dir.path().to_str().unwrap();
+    let told = failed(&stampede(&[
+        "sale",
+        "list",
+        "--admin-url",
+        &url,
+        "--data",
+        empty,
+    ]));
+    assert!(told.contains("keys.toml"), "{told}");
+    let Shop {
+        rig, mut server, ..
+    } = shop;
+    assert!(server.stop(BOUND).unwrap().success());
+    let data = rig.options.data.to_str().unwrap();
+    let told = failed(&stampede(&[
+        "sale",
+        "list",
+        "--admin-url",
+        &url,
+        "--data",
+        data,
+    ]));
+    assert!(
+        told.contains("nobody answers") && told.contains(&url),
+        "{told}"
+    );
+    let told = failed(&stampede(&[
+        "sale",
+        "list",
+        "--admin-url",
+        "ftp://x",
+        "--data",
+        data,
+    ]));
+    assert!(told.contains("http://"), "{told}");
+}
+
+#[tokio::test]
+async fn the_audit_log_names_the_key_that_did_it() {
+    let mut rig = Rig::new();
+    let config = rig.path("s.toml");
+    let keys = [
+        ("alice", "merchant", "alices-key-000000"),
+        ("bob", "viewer", "bobs-key-00000000"),
+    ];
+    let tables: String = keys
+        .iter()
+        .map(|(name, role, key)| {
+            format!("[[keys.admin]]\nname = \"{name}\"\nroles = [\"{role}\"]\nkey = \"{key}\"\n")
+        })
+        .collect();
+    std::fs::write(&config, tables).unwrap();
+    rig.options.arguments = vec!["--config".into(), config.to_str().unwrap().into()];
+    let shop = Shop::start(rig);
+    let url = format!("http://{}", shop.server.admin);
+    let as_key = |key: &str, words: &[&str]| {
+        let mut all = vec!["sale", "--admin-url", &url];
+        all.extend(words);
+        command(&all)
+            .env("STAMPEDE_ADMIN_KEY", key)
+            .output()
+            .unwrap()
+    };
+    assert!(failed(&as_key(keys[1].2, &["apply", EXAMPLE])).contains("forbidden (403)"));
+    good(&as_key(keys[0].2, &["apply", EXAMPLE, "--publish"]));
+    good(&as_key(keys[0].2, &["pause", "example-sale"]));
+    good(&as_key(keys[1].2, &["list"]));
+    // Keys are configured: those of the folder open no door of an operator.
+    assert!(failed(&as_key(&shop.keys.admin_key, &["list"])).contains("401"));
+    let mut client = Client::new(shop.server.admin, Timeouts::default());
+    let request = Request::get("/v1/admin/audit-log").bearer(keys[1].2).bare();
+    let answer = client.send(&request).await.unwrap();
+    assert_eq!(answer.status, 200);
+    let text = String::from_utf8(answer.body).unwrap();
+    let log: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let told: Vec<_> = log["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|note| ["who", "outcome"].map(|field| note[field].as_str().unwrap()))
+        .collect();
+    // What was refused is noted as well; reads are not.
+    assert_eq!(told[0], ["bob", "forbidden"], "{told:?}");
+    assert_eq!(told[1..], [["alice", "ok"]; 3], "{told:?}");
+    for secret in [keys[0].2, keys[1].2] {
+        assert!(!text.contains(secret) && !shop.server.log().contains(secret));
+    }
+}
+
+#[tokio::test]
+async fn an_audit_ends_with_0_3_or_2() {
+    let mut shop = Shop::open(Rig::new(), &[("a", 10)]).await;
+    let mut client = shop.client();
+    assert_eq!(
+        shop.buy(&mut client, "u", "k", "a").await.unwrap().status,
+        201
+    );
+    let data = shop.rig.options.data.to_str().unwrap().to_owned();
+    let audit = || stampede(&["audit", "--data", &data]);
+    // Running, then stopped.
+    let running = good(&audit());
+    assert!(running.contains("the books balance"), "{running}");
+    assert!(shop.server.stop(BOUND).unwrap().success());
+    assert_eq!(good(&audit()), running);
+    let json = good(&stampede(&["audit", "--json", "--data", &data]));
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["ok"], true);
+    assert_eq!(json["sales"][0]["items"][0]["reserved_units"], 1);
+    // A unit moved by somebody's hand: the law still holds, the other accounts do not.
+    let database = Connection::open(shop.rig.options.data.join("stampede.db")).unwrap();
+    let change = "UPDATE item SET available_units = available_units + 1, reserved_units = reserved_units - 1";
+    assert_eq!(database.execute(change, []).unwrap(), 1);
+    database.close().unwrap();
+    let output = audit();
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+    assert!(stderr(&output).contains("the books do not balance"));
+    assert!(
+        stdout(&output).contains("counter_mismatch"),
+        "{}",
+        stdout(&output)
+    );
+    let line = refusal(&serve(&shop.rig.options.data));
+    assert!(line.contains("damaged"), "{line}");
+    // No store.
+    let empty = shop.rig.dir.path().to_str().unwrap();
+    let line = refusal(&stampede(&["audit", "--data", empty]));
+    assert!(line.contains(empty) && line.contains("no store"), "{line}");
+    let line = refusal(&stampede(&["audit", "--data", "/nowhere/at/all"]));
+    assert!(line.contains("/nowhere/at/all"), "{line}");
+}
+
+#[test]
+fn every_command_explains_itself() {
+    for (words, told) in [
+        (&["--help"][..], "Exit codes: 0 done or graceful stop"),
+        (&["serve", "--help"], "--admin <ADDR>"),
+        (&["demo", "--help"], "--buyers <N>"),
+        (&["audit", "--help"], "--data <DIR>"),
+        (&["config", "--help"], "print"),
+        (&["config", "check", "--help"], "--config <FILE>"),
+        (&["config", "print", "--help"], "--config <FILE>"),
+        (&["sale", "--help"], "--admin-url <URL>"),
+        (&["sale", "list", "--help"], "--data <DIR>"),
+        (&["sale", "apply", "--help"], "--publish"),
+        (&["sale", "publish", "--help"], "<ID>"),
+        (&["sale", "pause", "--help"], "<ID>"),
+        (&["sale", "resume", "--help"], "<ID>"),
+        (&["sale", "close", "--help"], "<ID>"),
+    ] {
+        let help = good(&stampede(words));
+        assert!(help.contains(told), "{words:?}: {help}");
+        assert!(help.contains("Usage: "), "{words:?}: {help}");
+    }
+    assert!(good(&stampede(&["--version"])).starts_with("stampede 0."));
+}
