@@ -1,7 +1,7 @@
 //! Places where a crash run ends the process. Compiled to nothing without the feature `faults`.
 //!
-//! `STAMPEDE_FAULT_POINT=name:n` aborts the process at the n-th pass of that point (1 is the first). The points of one
-//! commit, in order, are [`POINTS`]. Write and flush of the log lie inside of COMMIT, between `after_write` and
+//! `STAMPEDE_FAULT_POINT=name:n` aborts the process at the n-th pass of that point (1 is the first); one whose name ends
+//! in `_panic` panics instead. The points of one commit, in order, are [`POINTS`]. Write and flush of the log lie inside of COMMIT, between `after_write` and
 //! `after_fsync`: kill at random, or inject errors from outside, to hit those.
 //! `STAMPEDE_FAULT_MODE=answer_before_commit` makes the store answer before it commits: a crash run that does not
 //! fail then proves nothing.
@@ -45,10 +45,11 @@ mod armed {
     /// By how much an early answer goes ahead of its commit.
     const HEAD_START: Duration = Duration::from_millis(20);
 
-    /// Passes a point; aborts the process if it is the one that was asked for.
+    /// Passes a point; aborts the process, or panics, if it is the one that was asked for.
     ///
     /// # Panics
-    /// If `STAMPEDE_FAULT_POINT` is not of the form `name:n`.
+    /// At a point that is there to panic; if `STAMPEDE_FAULT_POINT` is not of the form `name:n`.
+    #[track_caller]
     pub fn point(name: &str) {
         static WANTED: OnceLock<Option<(String, u64)>> = OnceLock::new();
         // Relaxed: a count; nothing else is read by its order.
@@ -64,6 +65,7 @@ mod armed {
             && wanted == name
             && PASSES.fetch_add(1, Ordering::Relaxed) + 1 == *pass
         {
+            assert!(!name.ends_with("_panic"), "fault point {name}");
             std::process::abort();
         }
     }

@@ -29,7 +29,7 @@ pub(crate) fn abort_on_broken_books() {
         let file = panic.location().map_or("", |location| location.file());
         let is_committer = std::thread::current()
             .name()
-            .is_some_and(|name| name.starts_with("stampede-store"));
+            .is_some_and(|name| name.starts_with("store-writer"));
         if is_committer || BOOKKEEPERS.iter().any(|name| file.contains(name)) {
             tracing::error!(file, "a broken invariant in the books: ending the process");
             std::process::abort();
