@@ -22,6 +22,8 @@ use crate::{Engine, Reading};
 const SCAN_INTERVAL: Duration = Duration::from_millis(20);
 /// How often a store that took nothing is asked again, and books are held against each other.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// Most turns of the event loop that a batch waits for tasks that are ready.
+const YIELDS_MAX: usize = 16;
 /// Most expiries begun for one sale at one scan; the committer scans again at once while there are as many.
 const EXPIRIES_PER_SCAN_MAX: usize = bounds::BATCH_EXPIRIES_MAX;
 
@@ -90,8 +92,7 @@ impl Committer {
     pub async fn run(mut self) -> Result<(), Fatal> {
         loop {
             self.wait().await;
-            // Lets tasks that are ready put their jobs into this batch.
-            tokio::task::yield_now().await;
+            self.let_ready_tasks_join().await;
             let now = self.engine.clock.read();
             let Some(flight) = self.build(now) else {
                 if self.engine.queue.is_closed() && self.engine.queue.waiting_jobs() == 0 {
@@ -112,6 +113,19 @@ impl Committer {
         tokio::select! {
             () = engine.queue.filled() => {}
             () = tokio::time::sleep_until(self.next_scan.into()) => {}
+        }
+    }
+
+    /// Lets tasks that are ready put their jobs into this batch: yields for as long as that brings more. No timer,
+    /// no linger: with nobody ready it is one turn of the event loop.
+    async fn let_ready_tasks_join(&self) {
+        let mut waiting_jobs = self.engine.queue.waiting_jobs();
+        for _ in 0..YIELDS_MAX {
+            tokio::task::yield_now().await;
+            let before = std::mem::replace(&mut waiting_jobs, self.engine.queue.waiting_jobs());
+            if waiting_jobs == before || waiting_jobs >= bounds::BATCH_JOBS_MAX {
+                break;
+            }
         }
     }
 

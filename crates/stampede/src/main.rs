@@ -14,6 +14,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Anything that a command can end with, and the exit code that scripts rely on.
 #[derive(Debug)]
 pub(crate) enum Failure {
