@@ -48,6 +48,12 @@ const STEPS: &[Step] = &[
     ("deny", |_| deny()),
     ("tests", tests),
     ("doctests", doctests),
+    // The points at which a commit can die, and a panic in the committer: compiled in for this run only.
+    ("fault-points", |tests| {
+        let mut command = cargo();
+        command.args(["test", "-p", "stampede", "--features", "faults"]);
+        run_tests(command.args(["--test", "process", "points"]), tests)
+    }),
     ("loom", |_| loom()),
     ("release", |_| shell::release_server().map(drop)),
     ("demo", |_| {

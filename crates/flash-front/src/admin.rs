@@ -211,7 +211,7 @@ impl Command {
     /// Its name in the audit log.
     fn as_str(self) -> &'static str {
         match self {
-            Self::Make => "sale.make",
+            Self::Make => "sale.create",
             Self::Replace => "sale.replace",
             Self::Sale(SaleCommand::Publish) => "sale.publish",
             Self::Sale(SaleCommand::Pause) => "sale.pause",
