@@ -217,7 +217,7 @@ impl Command {
             Self::Sale(SaleCommand::Pause) => "sale.pause",
             Self::Sale(SaleCommand::Resume) => "sale.resume",
             Self::Sale(SaleCommand::Close) => "sale.close",
-            Self::Stock => "sale.stock",
+            Self::Stock => "sale.change_stock",
         }
     }
 }
