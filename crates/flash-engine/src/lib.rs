@@ -33,7 +33,7 @@ mod sale;
 
 pub use clock::{Clock, Reading, SystemClock};
 pub use committer::{Committer, Fatal};
-pub use flash_ledger::HashKey;
+pub use flash_ledger::{HashKey, StateCounts};
 pub use recovery::Recovered;
 pub use sale::Sale;
 
@@ -277,13 +277,7 @@ impl Engine {
         now: Instant,
     ) -> Result<(), u32> {
         let (sale_no, rate) = match self.catalogue.find(sale_id) {
-            Some(sale) => {
-                let rules = sale.definition().admission;
-                (
-                    sale.sale_no(),
-                    Rate::per_second(rules.address_rate_per_s, rules.address_burst),
-                )
-            }
+            Some(sale) => (sale.sale_no(), sale.address_rate()),
             None => {
                 let rules = flash_types::AdmissionRules::default();
                 (
@@ -297,10 +291,9 @@ impl Engine {
     }
 
     fn admit_buyer(&self, sale: &Sale, buyer: &BuyerId, now: Reading) -> Result<(), u32> {
-        let rules = sale.definition().admission;
-        let rate = Rate::per_second(rules.buyer_rate_per_s, rules.buyer_burst);
         let hash = self.buyers.hash_buyer(sale.sale_no(), buyer);
-        self.buyers.check(hash, rate, self.ns_since_start(now.at))
+        self.buyers
+            .check(hash, sale.buyer_rate(), self.ns_since_start(now.at))
     }
 
     fn ns_since_start(&self, at: Instant) -> u64 {

@@ -7,7 +7,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
-use flash_ledger::{HashKey, Ledger, LedgerItem, PricedLine, RecordRef, View};
+use flash_admission::Rate;
+use flash_ledger::{HashKey, Ledger, LedgerItem, PricedLine, RecordRef, StateCounts, View};
 use flash_types::{
     Durability, IdempotencyKey, ItemId, ItemIndex, ItemUnits, Line, Lines, Money, Quantity,
     Reservation, ReservationId, ReservationLine, ReservationState, SaleDefinition, SaleNo,
@@ -31,6 +32,8 @@ pub struct Sale {
     gate: AtomicU8,
     version: AtomicU64,
     ledger: Ledger<Arc<Fate>>,
+    address_rate: Rate,
+    buyer_rate: Rate,
     is_retired: bool,
     in_flight_jobs: AtomicU32,
     /// It is about to leave memory: nobody begins a command here any more.
@@ -91,7 +94,10 @@ impl Sale {
         } else {
             HashMap::new()
         };
+        let rules = definition.admission;
         Self {
+            address_rate: Rate::per_second(rules.address_rate_per_s, rules.address_burst),
+            buyer_rate: Rate::per_second(rules.buyer_rate_per_s, rules.buyer_burst),
             sale_no,
             definition,
             item_indices,
@@ -193,6 +199,21 @@ impl Sale {
     /// All counters of an item, in the ledger.
     pub fn units(&self, item: ItemIndex) -> ItemUnits {
         self.ledger.units(item)
+    }
+
+    /// How many of its reservations are in which state, in the ledger.
+    pub fn reservations(&self) -> StateCounts {
+        self.ledger.reservations_by_state()
+    }
+
+    /// Tries that one address may make.
+    pub(crate) fn address_rate(&self) -> Rate {
+        self.address_rate
+    }
+
+    /// Tries that one buyer may make.
+    pub(crate) fn buyer_rate(&self) -> Rate {
+        self.buyer_rate
     }
 
     pub(crate) fn ledger(&self) -> &Ledger<Arc<Fate>> {

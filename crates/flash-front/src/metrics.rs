@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use flash_engine::Engine;
+use flash_engine::{Engine, StateCounts};
 use flash_types::{ItemUnits, SaleState};
 
 use crate::outcome::Word;
@@ -186,6 +186,7 @@ impl FrontMetrics {
             line(out, name, &[], value);
         }
         item_units(engine, out);
+        reservations(engine, out);
     }
 
     fn histogram(
@@ -254,6 +255,39 @@ fn item_units(engine: &Engine, out: &mut String) {
             ];
             line(out, "stampede_item_units", &labels, units);
         }
+    }
+}
+
+/// Reservations by state, over all sales in memory.
+fn reservations(engine: &Engine, out: &mut String) {
+    let name = "stampede_reservations";
+    head(out, name, "gauge", "Reservations of sales in memory");
+    let mut sums = [0; 6];
+    let sales = engine.sales();
+    for sale in sales.iter().filter(|sale| !sale.is_retired()) {
+        let StateCounts {
+            unknown,
+            reserved,
+            confirmed,
+            released,
+            expired,
+            refunded,
+        } = sale.reservations();
+        let counts = [unknown, reserved, confirmed, released, expired, refunded];
+        for (sum, count) in sums.iter_mut().zip(counts) {
+            *sum += count;
+        }
+    }
+    let states = [
+        "unknown",
+        "reserved",
+        "confirmed",
+        "released",
+        "expired",
+        "refunded",
+    ];
+    for (state, sum) in states.into_iter().zip(sums) {
+        line(out, name, &[("state", state)], sum);
     }
 }
 

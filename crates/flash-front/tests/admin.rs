@@ -153,7 +153,8 @@ fn roles_are_held_and_every_command_is_noted() {
                 note["who"] == who && note["command"] == command && note["outcome"] == outcome
             })
         };
-        is_there("watcher", "sale.pause", "forbidden") && is_there("root", "sale.create", "malformed")
+        is_there("watcher", "sale.pause", "forbidden")
+            && is_there("root", "sale.create", "malformed")
     });
     assert!(
         notes
