@@ -1,15 +1,15 @@
 //! What a merchant does to a sale: draft, publish, pause, resume, close, change its stock, audit it.
 //!
-//! One command at a time per sale (`turn`), each through the committer, each with its line in the admin audit log.
+//! One command at a time per sale (its turn ends when its job does), each through the committer, each with its line in the admin audit log.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use flash_store::{AdminNote, Store};
 use flash_types::{
-    IdempotencyKey, ItemId, Refusal, SaleDefinition, SaleId, SaleNo, SaleState, bounds,
+    IdempotencyKey, ItemId, ItemIndex, Refusal, SaleDefinition, SaleId, SaleNo, SaleState, bounds,
 };
-use tokio::sync::SemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::fate::{Fate, Verdict};
 use crate::queue::{Class, Job, Work};
@@ -76,18 +76,17 @@ impl Engine {
     ) -> Result<Arc<Sale>, AdminRefusal> {
         definition.check().map_err(AdminRefusal::Malformed)?;
         let deadline = self.deadline();
-        let _making = self.making.acquire().await.map_err(|_| Refusal::Stopping)?;
+        let mut turns = vec![self.turn(&self.making, deadline).await?];
         let known = self.catalogue.find(&definition.sale_id);
+        // Nobody publishes the old draft while it is replaced.
+        if let (Some(sale), true) = (&known, replace) {
+            turns.push(self.turn(&sale.turn, deadline).await?);
+        }
         let sale_no = match (&known, replace) {
             (Some(sale), true) if sale.state() == SaleState::Draft => sale.sale_no(),
             (Some(_), _) => return Err(CONFLICT.into()),
             (None, true) => return Err(Refusal::NotFound.into()),
             (None, false) => self.next_sale_no()?,
-        };
-        // Nobody publishes the old draft while it is replaced.
-        let _turn = match &known {
-            Some(sale) => Some(turn(sale).await?),
-            None => None,
         };
         let units = Sale::draft_units(&definition);
         let detail = serde_json::to_string(&definition).unwrap_or_default();
@@ -99,15 +98,14 @@ impl Engine {
         let note = self.note_of(&who, name, Some(&definition.sale_id), "ok", &detail);
         let work = Work::PutDraft(Box::new(definition.clone()));
         let key = self.config.hash_key;
-        let sale = Arc::new(Sale::new(
-            sale_no,
-            definition,
-            SaleState::Draft,
-            &units,
-            false,
-            key,
-        ));
-        self.submit(&sale, work, Some(note), deadline).await?;
+        let mut sale = Sale::new(sale_no, definition, SaleState::Draft, &units, false, key);
+        if let Some(known) = &known {
+            // Whoever waits for the old draft's turn goes on with the new one.
+            sale.turn = Arc::clone(&known.turn);
+        }
+        let sale = Arc::new(sale);
+        self.submit(&sale, work, Some(note), turns, deadline)
+            .await?;
         Ok(sale)
     }
 
@@ -135,7 +133,7 @@ impl Engine {
     ) -> Result<Arc<Sale>, AdminRefusal> {
         let deadline = self.deadline();
         let sale = self.catalogue.find(sale_id).ok_or(Refusal::NotFound)?;
-        let _turn = turn(&sale).await?;
+        let turns = vec![self.turn(&sale.turn, deadline).await?];
         // A draft may have been replaced while this waited for its turn.
         let sale = self.catalogue.find(sale_id).ok_or(Refusal::NotFound)?;
         let state = sale.state();
@@ -153,13 +151,8 @@ impl Engine {
                 sale.set_state(SaleState::Paused);
             }
             let note = self.note_of(&who, command.as_str(), Some(sale_id), "ok", "");
-            let done = self
-                .submit(&sale, command.work(), Some(note), deadline)
-                .await;
-            if done.is_err() && command == SaleCommand::Pause && sale.gate() == SaleState::Open {
-                sale.set_state(SaleState::Open);
-            }
-            done?;
+            self.submit(&sale, command.work(), Some(note), turns, deadline)
+                .await?;
         }
         if command == SaleCommand::Publish && wall >= sale.definition().starts_at {
             self.wait_until_open(&sale, deadline).await?;
@@ -208,7 +201,7 @@ impl Engine {
         }
         let deadline = self.deadline();
         let sale = self.catalogue.find(sale_id).ok_or(Refusal::NotFound)?;
-        let _turn = turn(&sale).await?;
+        let turns = vec![self.turn(&sale.turn, deadline).await?];
         let sale = self.catalogue.find(sale_id).ok_or(Refusal::NotFound)?;
         let index = sale.item_index(item).ok_or(Refusal::NotFound)?;
         if let Some(known) = sale.stock_answer(key) {
@@ -236,7 +229,8 @@ impl Engine {
             asked_delta_units: delta_units,
             reason: reason.to_owned(),
         };
-        self.submit(&sale, work, Some(note), deadline).await?;
+        self.submit(&sale, work, Some(note), turns, deadline)
+            .await?;
         Ok(applied)
     }
 
@@ -249,45 +243,31 @@ impl Engine {
     /// A read.
     pub async fn audit(&self, sale_id: &SaleId) -> Result<SaleAudit, Refusal> {
         let sale = self.catalogue.find(sale_id).ok_or(Refusal::NotFound)?;
-        let version = sale.version();
-        let was_quiet = sale.is_quiet();
-        let mut findings = if was_quiet && !sale.is_retired() {
+        // What is in memory counts only if nothing moved while it was looked at, and while the store was asked.
+        let still = sale.stillness().filter(|_| !sale.is_retired());
+        let mut findings = if still.is_some() {
             imbalances(&sale)
         } else {
             vec![]
         };
+        let items = (0u16..).take(sale.definition().items.len());
+        let in_memory: Vec<_> = items.map(|index| sale.units(ItemIndex(index))).collect();
         let rows = self.store_read(self.store.items(sale.sale_no()).await)?;
-        let in_memory: Vec<_> = rows.iter().map(|row| sale.units(row.index)).collect();
-        let is_quiet = was_quiet && sale.is_quiet() && sale.version() == version;
-        for (row, in_memory) in rows.iter().zip(in_memory) {
-            if row.units.imbalance() != 0 {
-                findings.push(format!(
-                    "{}: {} units out of balance",
-                    row.item,
-                    row.units.imbalance()
-                ));
-            }
-            if is_quiet && !sale.is_retired() && row.units != in_memory {
-                // Something may have come and gone in between: only what still differs counts.
-                let again = self.store_read(self.store.items(sale.sale_no()).await)?;
-                let stored = again
-                    .iter()
-                    .find(|one| one.index == row.index)
-                    .map(|one| one.units);
-                if sale.is_quiet() && stored.is_some_and(|stored| stored != sale.units(row.index)) {
+        if still.is_some() && sale.stillness() == still {
+            for (row, in_memory) in rows.iter().zip(in_memory) {
+                if row.units != in_memory {
                     findings.push(format!("{}: the store and the ledger differ", row.item));
                 }
             }
-        }
-        if !sale.is_quiet() {
+        } else {
             findings.clear();
-            for row in rows.iter().filter(|row| row.units.imbalance() != 0) {
-                findings.push(format!(
-                    "{}: {} units out of balance",
-                    row.item,
-                    row.units.imbalance()
-                ));
-            }
+        }
+        for row in rows.iter().filter(|row| row.units.imbalance() != 0) {
+            findings.push(format!(
+                "{}: {} units out of balance",
+                row.item,
+                row.units.imbalance()
+            ));
         }
         let items = rows
             .into_iter()
@@ -368,12 +348,27 @@ impl Engine {
         }
     }
 
+    /// A turn, taken along by the job; "overloaded" if the one before has not ended by the deadline.
+    pub(crate) async fn turn(
+        &self,
+        of: &Arc<Semaphore>,
+        deadline: Instant,
+    ) -> Result<OwnedSemaphorePermit, Refusal> {
+        let turn = Arc::clone(of).acquire_owned();
+        match tokio::time::timeout_at(deadline.into(), turn).await {
+            Ok(Ok(turn)) => Ok(turn),
+            Ok(Err(_)) => Err(Refusal::Stopping),
+            Err(_) => Err(self.overloaded()),
+        }
+    }
+
     /// Hands an admin change over and waits for its fate.
     async fn submit(
         &self,
         sale: &Arc<Sale>,
         work: Work,
         note: Option<AdminNote>,
+        turns: Vec<OwnedSemaphorePermit>,
         deadline: Instant,
     ) -> Result<(), AdminRefusal> {
         if self.is_stopping() {
@@ -390,6 +385,7 @@ impl Engine {
             fate: Arc::clone(&fate),
             deadline,
             slot: Some(slot),
+            turns,
         });
         match fate.by(deadline).await {
             Some(Verdict::Done) => Ok(()),
@@ -402,12 +398,18 @@ impl Engine {
 
 /// Takes back what the decision took, for a change that was never handed over.
 fn end_undecided(sale: &Sale, work: &Work, refusal: Refusal) -> AdminRefusal {
-    if let Work::ChangeStock { change, .. } = work {
-        sale.ledger().abort_stock_change(change);
+    match work {
+        Work::ChangeStock { change, .. } => sale.ledger().abort_stock_change(change),
+        Work::Pause => sale.set_state(sale.gate()),
+        Work::Reserve { .. }
+        | Work::Transition(_)
+        | Work::PutDraft(_)
+        | Work::Publish
+        | Work::Open
+        | Work::Resume
+        | Work::Close
+        | Work::Freeze(_)
+        | Work::Retire => {}
     }
     refusal.into()
-}
-
-async fn turn(sale: &Sale) -> Result<SemaphorePermit<'_>, Refusal> {
-    sale.turn.acquire().await.map_err(|_| Refusal::Stopping)
 }

@@ -52,6 +52,8 @@ impl Catalogue {
         }
         let mut all: Vec<_> = by_id.values().cloned().collect();
         all.sort_unstable_by_key(|sale| sale.sale_no());
+        let is_unique = all.is_sorted_by(|one, next| one.sale_no() < next.sale_no());
+        assert!(is_unique, "a number names one sale");
         self.listing.store(Arc::new(Listing { by_id, all }));
     }
 }

@@ -10,6 +10,8 @@ use flash_types::{
     ReservationState, SaleId, SaleState, Serial,
 };
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use crate::fate::{Fate, Verdict};
 use crate::queue::{Class, Job, Work};
 use crate::sale::{Sale, shown};
@@ -90,16 +92,17 @@ impl Engine {
                 return Outcome::Refused(self.overloaded());
             };
             return self
-                .carry_out(&sale, caller, id.serial, &command, deadline)
+                .carry_out(&sale, caller, id.serial, &command, deadline, Vec::new())
                 .await;
         }
         // One command at a time on sales that left memory: each works on the counters that the last one left.
-        let Ok(_turn) = self.retired_turn.acquire().await else {
-            return Outcome::Refused(Refusal::Stopping);
+        let turn = match self.turn(&self.retired_turn, deadline).await {
+            Ok(turn) => turn,
+            Err(refusal) => return Outcome::Refused(refusal),
         };
         match self.slice(&sale, id.serial, &command).await {
             Ok(Some(slice)) => {
-                self.carry_out(&slice, caller, id.serial, &command, deadline)
+                self.carry_out(&slice, caller, id.serial, &command, deadline, vec![turn])
                     .await
             }
             Ok(None) => Outcome::Refused(Refusal::NotFound),
@@ -115,6 +118,7 @@ impl Engine {
         serial: Serial,
         command: &Command,
         deadline: Instant,
+        mut turns: Vec<OwnedSemaphorePermit>,
     ) -> Outcome {
         let Some(record) = sale
             .ledger()
@@ -144,6 +148,7 @@ impl Engine {
                         fate: Arc::clone(&fate),
                         deadline,
                         slot: Some(slot),
+                        turns: std::mem::take(&mut turns),
                     });
                     return self.told(sale, record, serial, told, &fate, deadline).await;
                 }

@@ -189,12 +189,13 @@ impl Committer {
             let refusal = self.engine.overloaded();
             return end_unsent(&job, refusal);
         }
-        if let Err(refusal) = pass_gate(&job, &mut flight.gates) {
-            return end_unsent(&job, refusal);
-        }
+        // Claimed first: a job that its caller gave up must not move the gate.
         let serial = self.next_serial();
         if !job.fate.claim(serial) {
             let refusal = self.engine.overloaded();
+            return end_unsent(&job, refusal);
+        }
+        if let Err(refusal) = pass_gate(&job, &mut flight.gates) {
             return end_unsent(&job, refusal);
         }
         if let Work::Reserve { record, .. } = &job.work {
@@ -251,7 +252,8 @@ impl Committer {
                     NotApplied::Unavailable(_) => Refusal::StoreUnavailable,
                 };
                 engine.store_is_down(&why.to_string());
-                for (sale, gate) in flight.gates {
+                // Latest first: a sale that moved twice in this batch ends where it began.
+                for (sale, gate) in flight.gates.into_iter().rev() {
                     sale.set_gate(gate);
                 }
                 for sent in &flight.jobs {
@@ -314,6 +316,10 @@ impl Committer {
 /// What the window asks for: to be judged by the gate, since commands may be queued before it.
 fn due_by_window(sale: &Sale, now: Reading, retire_after: Duration) -> Option<Work> {
     let definition = sale.definition();
+    // Broken books: nothing moves by itself any more.
+    if sale.state() == SaleState::Frozen {
+        return None;
+    }
     match sale.gate() {
         SaleState::Published | SaleState::Open | SaleState::Paused
             if now.wall >= definition.ends_at =>
@@ -357,6 +363,7 @@ fn push_with(jobs: &mut Vec<Job>, sale: &Arc<Sale>, work: Work, fate: Arc<Fate>,
         fate,
         deadline: now.at,
         slot: None,
+        turns: Vec::new(),
     });
 }
 
@@ -412,10 +419,14 @@ fn end_unsent(job: &Job, refusal: Refusal) {
         Work::PutDraft(_)
         | Work::Publish
         | Work::Open
-        | Work::Pause
         | Work::Resume
         | Work::Close
         | Work::Freeze(_) => {}
+        // New purchases were stopped when the command came in; the sale goes on as the store has it.
+        Work::Pause if job.sale.state() == SaleState::Paused => {
+            job.sale.set_state(job.sale.gate());
+        }
+        Work::Pause => {}
         Work::Retire => job.sale.stay(),
     }
     job.fate.decide(Verdict::Refused(refusal));
@@ -570,4 +581,5 @@ fn settle(engine: &Engine, sent: Sent) {
     job.fate.decide(Verdict::Done);
     sale.job_ends();
     drop(job.slot);
+    drop(job.turns);
 }

@@ -42,6 +42,8 @@ use queue::Queue;
 
 /// Most notes on refused admin commands that wait for the next batch.
 const NOTES_MAX: usize = 1_024;
+/// A deadline that nobody lives to see.
+const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// One purchase as asked for: checked in form, not yet held against a sale.
 #[derive(Debug, Clone)]
@@ -180,9 +182,9 @@ pub struct Engine {
     metrics: metrics::Metrics,
     notes: Mutex<Vec<AdminNote>>,
     /// One draft is made at a time.
-    making: Semaphore,
+    making: Arc<Semaphore>,
     /// One command at a time on sales that left memory.
-    retired_turn: Semaphore,
+    retired_turn: Arc<Semaphore>,
     is_stopping: AtomicBool,
     store_trouble: Mutex<Option<String>>,
     is_store_up: AtomicBool,
@@ -212,8 +214,8 @@ impl Engine {
             addresses: Limiter::new(config.address_keys_max, admission_key),
             metrics: metrics::Metrics::new(),
             notes: Mutex::new(Vec::new()),
-            making: Semaphore::new(1),
-            retired_turn: Semaphore::new(1),
+            making: Arc::new(Semaphore::new(1)),
+            retired_turn: Arc::new(Semaphore::new(1)),
             is_stopping: AtomicBool::new(false),
             store_trouble: Mutex::new(None),
             is_store_up: AtomicBool::new(true),
@@ -363,7 +365,13 @@ impl Engine {
 
     fn store_is_dead(&self, why: &str) {
         self.stop_taking();
-        self.store_is_down(why);
+        self.is_store_up.store(false, Ordering::Relaxed);
+        *self.store_trouble.lock() = Some(why.to_owned());
+        self.metrics.store_up.set(0.0);
+        tracing::error!(
+            why,
+            "the store failed; the fate of its last batch is not known, the process ends"
+        );
     }
 
     fn is_store_up(&self) -> bool {
@@ -377,8 +385,12 @@ impl Engine {
             if sale.is_retired() || sale.state() == SaleState::Draft {
                 continue;
             }
-            let version = sale.version();
-            if !sale.is_quiet() {
+            let Some(still) = sale.stillness() else {
+                continue;
+            };
+            // Frozen in memory, and the store did not take it: again.
+            if sale.state() == SaleState::Frozen && sale.gate() != SaleState::Frozen {
+                self.freeze(sale.sale_no(), "frozen before", self.clock.read().at);
                 continue;
             }
             let items = (0u16..).take(sale.definition().items.len());
@@ -386,7 +398,7 @@ impl Engine {
                 .map(|index| sale.units(flash_types::ItemIndex(index)).imbalance().abs())
                 .sum();
             // Something may have begun meanwhile; then the next look decides.
-            if off != 0 && sale.is_quiet() && sale.version() == version {
+            if off != 0 && sale.stillness() == Some(still) {
                 imbalance_units += off;
                 if sale.state() != SaleState::Frozen {
                     let finding = format!("{off} units out of balance");
@@ -414,8 +426,10 @@ impl Engine {
             work: queue::Work::Freeze(reason.to_owned()),
             note: None,
             fate: Arc::default(),
-            deadline: now + self.config.request_deadline,
+            // It waits for as long as it takes.
+            deadline: now + FOREVER,
             slot: None,
+            turns: Vec::new(),
         });
     }
 }

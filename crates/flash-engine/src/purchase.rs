@@ -52,6 +52,7 @@ impl Engine {
                             fate: Arc::clone(&fate),
                             deadline,
                             slot: Some(slot),
+                            turns: Vec::new(),
                         });
                         return self.answer(&sale, record, &fate, deadline).await;
                     }

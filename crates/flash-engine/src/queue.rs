@@ -13,7 +13,7 @@ use flash_store::AdminNote;
 use flash_types::{BuyerId, IdempotencyKey, SaleDefinition, bounds};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 
 use crate::fate::Fate;
 use crate::sale::Sale;
@@ -38,6 +38,9 @@ pub(crate) struct Job {
     pub(crate) deadline: Instant,
     /// Absent for what the committer itself found due.
     pub(crate) slot: Option<Slot>,
+    /// Turns that end when the job does, not when its caller stops waiting: the next command of the same turn must
+    /// not decide before this one is settled.
+    pub(crate) turns: Vec<OwnedSemaphorePermit>,
 }
 
 /// What is to be made durable.

@@ -36,12 +36,14 @@ pub struct Sale {
     buyer_rate: Rate,
     is_retired: bool,
     in_flight_jobs: AtomicU32,
+    /// Jobs and visits that ever began: a look that saw the same number twice saw nothing move.
+    begun_jobs: AtomicU64,
     /// It is about to leave memory: nobody begins a command here any more.
     is_leaving: AtomicBool,
     /// Answers to changes of stock, by the command's key.
     stock_changes: Mutex<HashMap<IdempotencyKey, StockAnswer>>,
     /// One admin command at a time.
-    pub(crate) turn: Semaphore,
+    pub(crate) turn: Arc<Semaphore>,
     /// Woken when the sale opened.
     pub(crate) opened: Notify,
 }
@@ -107,9 +109,10 @@ impl Sale {
             ledger: Ledger::new(&items, hash_key),
             is_retired,
             in_flight_jobs: AtomicU32::new(0),
+            begun_jobs: AtomicU64::new(0),
             is_leaving: AtomicBool::new(false),
             stock_changes: Mutex::new(HashMap::new()),
-            turn: Semaphore::new(1),
+            turn: Arc::new(Semaphore::new(1)),
             opened: Notify::new(),
         }
     }
@@ -263,6 +266,13 @@ impl Sale {
     pub(crate) fn job_begins(&self) {
         // SeqCst: ordered against `is_leaving`, which others write (see `visit`).
         self.in_flight_jobs.fetch_add(1, Ordering::SeqCst);
+        self.begun_jobs.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// A mark of stillness: `None` while something is in flight. Two equal marks: nothing happened in between.
+    pub(crate) fn stillness(&self) -> Option<u64> {
+        let begun = self.begun_jobs.load(Ordering::SeqCst);
+        self.is_quiet().then_some(begun)
     }
 
     pub(crate) fn job_ends(&self) {

@@ -29,6 +29,25 @@ pub(crate) async fn handle(
     route: Route,
     names: [&str; 2],
 ) -> Result<Reply, Problem> {
+    let answered = dispatch(call, body, route, names).await;
+    answered.map_err(|problem| match problem {
+        Problem::Refused(Refusal::NotFound) if !is_sale(call, names[0]) => Problem::NoSuchSale,
+        other => other,
+    })
+}
+
+/// Whether there is a sale of that name, drafts too.
+fn is_sale(call: &Call<'_>, name: &str) -> bool {
+    let sale_id = path_id("sale", name, SaleId::parse);
+    sale_id.is_ok_and(|sale_id| call.engine().sale(&sale_id).is_some())
+}
+
+async fn dispatch(
+    call: &Call<'_>,
+    body: Incoming,
+    route: Route,
+    names: [&str; 2],
+) -> Result<Reply, Problem> {
     match route {
         Route::Metrics => Ok(metrics(call)),
         Route::Healthz => Ok(Reply::json(StatusCode::OK, "{\"status\":\"ok\"}")),

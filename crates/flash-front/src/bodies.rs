@@ -1,5 +1,6 @@
 //! The bodies of requests: every field known, each once, each in its bounds.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -280,13 +281,15 @@ pub(crate) fn stock(body: &[u8]) -> Result<(i64, String), Problem> {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct LoginBody {
-    buyer: BuyerId,
+struct LoginBody<'a> {
+    #[serde(borrow)]
+    buyer: Cow<'a, str>,
 }
 
 /// `{"buyer":"alice"}`
 pub(crate) fn login(body: &[u8]) -> Result<BuyerId, Problem> {
-    read::<LoginBody>(body).map(|body| body.buyer)
+    let body: LoginBody<'_> = read(body)?;
+    BuyerId::parse(&body.buyer).map_err(|bad| Problem::malformed(format!("the body: buyer {bad}")))
 }
 
 /// The plan of a sale.
@@ -487,6 +490,46 @@ mod tests {
             r#"{"delta_units":1}"#,
         ] {
             assert!(stock(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    /// The field that the client wrote, not a name of ours.
+    #[test]
+    fn a_bad_id_is_named_by_its_field() {
+        let detail = |problem: Problem| match problem {
+            Problem::Malformed(detail) => detail,
+            other => panic!("{other:?}"),
+        };
+        let plan = |sale: &str, item: &str| {
+            let plan = format!(
+                r#"{{"sale_id":"{sale}","title":"T","starts_at":"2026-11-11T12:00:00Z",
+                "ends_at":"2026-11-11T13:00:00Z","currency":"CNY",
+                "items":[{{"item":"{item}","title":"A","sale_price_minor":1,"stock_units":5}}]}}"#
+            );
+            detail(super::sale(plan.as_bytes()).unwrap_err())
+        };
+        let of_ref = |body: &str| detail(confirm(body.as_bytes()).unwrap_err());
+        for (told, field) in [
+            (plan("a b", "a"), "sale_id has"),
+            (plan("s1", ""), "item is empty"),
+            (of_ref(r#"{"payment_ref":"a b"}"#), "payment_ref has"),
+            (
+                detail(refund(br#"{"restock":true,"refund_ref":"a b"}"#).unwrap_err()),
+                "refund_ref has",
+            ),
+            (
+                detail(purchase(br#"{"item":"a b","quantity":1}"#).unwrap_err()),
+                "item has",
+            ),
+            (
+                detail(login(br#"{"buyer":""}"#).unwrap_err()),
+                "buyer is empty",
+            ),
+        ] {
+            assert!(
+                told.starts_with(&format!("the body: {field}")),
+                "{told}, not {field}"
+            );
         }
     }
 

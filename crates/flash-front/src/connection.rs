@@ -150,7 +150,7 @@ pub(crate) async fn run(
     let outbox = Arc::new(Outbox::new(outbox));
     let io = WatchedIo::new(inbox, Arc::clone(&outbox), Arc::clone(&state));
     let service = service_fn({
-        let worker = Arc::clone(&worker);
+        let (worker, state) = (Arc::clone(&worker), Arc::clone(&state));
         move |request| {
             let (worker, state) = (Arc::clone(&worker), Arc::clone(&state));
             async move { Ok::<_, std::convert::Infallible>(serve(&worker, &state, request).await) }
@@ -172,6 +172,8 @@ pub(crate) async fn run(
         }
         // How it ended makes no difference: whatever was answered is sent.
         is_over = is_over || Pin::new(&mut connection).poll(cx).is_ready();
+        // hyper would wait for the rest of a first head, but nobody has asked for anything yet.
+        is_over = is_over || (is_told && !state.was_asked());
         match outbox.poll_flush(cx) {
             Poll::Ready(Ok(())) if !is_over => Poll::Pending,
             Poll::Ready(Ok(()) | Err(_)) => Poll::Ready(()),

@@ -1,301 +1,22 @@
 //! The OpenAPI document: paths from the route table, schemas from the types below, which mirror what is on the wire.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
-use serde::Serialize;
+use utoipa::OpenApi;
+use utoipa::openapi::header::{Header, HeaderBuilder};
 use utoipa::openapi::path::{HttpMethod, OperationBuilder, ParameterBuilder, ParameterIn};
 use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{
-    ContentBuilder, InfoBuilder, ObjectBuilder, PathItem, Ref, RefOr, Required, ResponseBuilder,
-    Schema, Type,
+    Components, ContentBuilder, InfoBuilder, ObjectBuilder, PathItem, Ref, RefOr, Required,
+    ResponseBuilder, Schema, Type,
 };
-use utoipa::{OpenApi, ToSchema};
 
-use crate::routes::{ENDPOINTS, Endpoint, Listener, Who, is_on};
+use crate::routes::{ENDPOINTS, Endpoint, Listener, Route, Who, is_on};
 use crate::sale_view::{ItemView, SaleView, UnitsView};
 
-/// Types of the wire; each is held against what is really written by a test.
-#[allow(dead_code)]
-mod wire {
-    use super::{SaleView, Serialize, ToSchema, UnitsView};
-
-    /// The server's time.
-    #[derive(Serialize, ToSchema)]
-    pub(super) struct Time {
-        /// RFC 3339, UTC.
-        #[schema(format = DateTime)]
-        now: String,
-        epoch_ms: i64,
-    }
-
-    /// A refusal or an error: `application/problem+json`.
-    #[derive(Serialize, ToSchema)]
-    pub(super) struct Problem {
-        /// `urn:stampede:problem:<outcome>`
-        r#type: String,
-        title: String,
-        status: u16,
-        /// The word that programs go by.
-        outcome: String,
-        detail: String,
-        /// Where a retry makes sense.
-        retry_after_ms: Option<u32>,
-        /// With `sold_out`: nothing is left that could come back by itself.
-        r#final: Option<bool>,
-        /// With `sold_out`: units left, where fewer are left than were asked for.
-        available_units: Option<u32>,
-        /// With `sale_not_started`.
-        #[schema(format = DateTime)]
-        starts_at: Option<String>,
-        /// With `unknown`: ask for it later.
-        reservation_id: Option<String>,
-        /// A payment was made that has to go back.
-        refund_due: Option<bool>,
-    }
-
-    /// One line of a purchase or a refund.
-    #[derive(Serialize, ToSchema)]
-    pub(super) struct LineBody {
-        item: String,
-        #[schema(minimum = 1, maximum = 1000)]
-        quantity: u32,
-    }
-
-    /// `item` and `quantity`, or `lines` (1-20).
-    #[derive(Serialize, ToSchema)]
-    pub(super) struct PurchaseBody {
-        item: Option<String>,
-        #[schema(minimum = 1, maximum = 1000)]
-        quantity: Option<u32>,
-        #[schema(min_items = 1, max_items = 20)]
-        lines: Option<Vec<LineBody>>,
-    }
-
-    /// It was paid.
-    #[derive(Serialize, ToSchema)]
-    pub(super) struct ConfirmBody {
-        payment_ref: String,
-        /// Held against the reservation's amount where given.
-        #[schema(minimum = 0)]
-        amount_minor: Option<i64>,
-    }
-
-    /// Money goes back.
-    #[derive(Serialize, ToSchema)]
-    pub(super) struct RefundBody {
-        /// May be left out when refunding all.
-        refund_ref: Option<String>,
-        /// The units become available again.
-        restock: bool,
-        /// Everything that is left where absent.
-        #[schema(min_items = 1, max_items = 20)]
-        lines: Option<Vec<LineBody>>,
-    }
-
-    /// Nothing.
-    #[derive(Serialize, ToSchema)]
-    pub(super) struct EmptyBody {}
-
-    /// Only an empty `accept` is taken.
-    #[derive(Serialize, ToSchema)]
-    pub(super) struct PublishBody {
-        #[schema(max_items = 0)]
-        accept: Option<Vec<String>>,
-    }
-
-    /// A change of an item's stock.
-    #[derive(Serialize, ToSchema)]
-    pub(super) struct StockBody {
-        delta_units: i64,
-        #[schema(min_length = 1, max_length = 256)]
-        reason: String,
-    }
-
-    /// What was done of it.
-    #[derive(Serialize, ToSchema)]
-    pub(super) struct StockChange {
-        applied_delta_units: i64,
-    }
-
-    /// Who wants a token.
-    #[derive(Serialize, ToSchema)]
-    pub(super) struct LoginBody {
-        buyer: String,
-    }
-
-    /// A token.
-    #[derive(Serialize, ToSchema)]
-    pub(super) struct Login {
-        token: String,
-    }
-
-    /// One line of a reservation.
-    #[derive(Serialize, ToSchema)]
-    pub(super) struct ReservationLine {
-        item: String,
-        quantity: u32,
-        unit_price_minor: i64,
-        refunded_units: u32,
-    }
-
-    /// Units set aside for one buyer.
-    #[derive(Serialize, ToSchema)]
-    pub(super) struct Reservation {
-        reservation_id: String,
-        sale_id: String,
-        buyer_id: String,
-        /// unknown, reserved, confirmed, released, expired or refunded
-        state: String,
-        lines: Vec<ReservationLine>,
-        amount_minor: i64,
-        currency: String,
-        #[schema(format = DateTime)]
-        created_at: String,
-        #[schema(format = DateTime)]
-        expires_at: String,
-        #[schema(required)]
-        payment_ref: Option<String>,
-        /// sqlite_fsync or memory
-        durability: String,
-    }
-
-    /// A page of reservations.
-    #[derive(Serialize, ToSchema)]
-    pub(super) struct ReservationPage {
-        items: Vec<Reservation>,
-        #[schema(required)]
-        next_cursor: Option<String>,
-    }
-
-    /// A page of sales.
-    #[derive(Serialize, ToSchema)]
-    pub(super) struct SalePage<'a> {
-        items: Vec<SaleView<'a>>,
-        #[schema(required)]
-        next_cursor: Option<String>,
-    }
-
-    /// What the merchant wants to reach.
-    #[derive(Serialize, ToSchema)]
-    pub(super) struct Goal {
-        orders: u64,
-    }
-
-    /// Who may try, and how often.
-    #[derive(Serialize, ToSchema)]
-    pub(super) struct Admission {
-        /// Only `off` is taken.
-        ticket: Option<String>,
-        #[schema(minimum = 1, maximum = 10000000, default = 5)]
-        buyer_rate_per_s: Option<u32>,
-        #[schema(minimum = 1, maximum = 10000000, default = 10)]
-        buyer_burst: Option<u32>,
-        #[schema(minimum = 1, maximum = 10000000, default = 50)]
-        address_rate_per_s: Option<u32>,
-        #[schema(minimum = 1, maximum = 10000000, default = 100)]
-        address_burst: Option<u32>,
-    }
-
-    /// One item of a plan.
-    #[derive(Serialize, ToSchema)]
-    pub(super) struct ItemDefinition {
-        item: String,
-        title: String,
-        list_price_minor: Option<i64>,
-        #[schema(minimum = 0)]
-        sale_price_minor: i64,
-        stock_units: u32,
-        /// No limit where absent.
-        #[schema(minimum = 1)]
-        units_per_buyer_max: Option<u32>,
-        /// Only an empty list is taken.
-        #[schema(max_items = 0)]
-        waves: Option<Vec<String>>,
-    }
-
-    /// The plan of a sale; a body of up to 256 KiB.
-    #[derive(Serialize, ToSchema)]
-    pub(super) struct SaleDefinition {
-        sale_id: String,
-        title: String,
-        series: Option<String>,
-        #[schema(format = DateTime)]
-        starts_at: String,
-        #[schema(format = DateTime)]
-        ends_at: String,
-        currency: String,
-        /// Seconds.
-        #[schema(minimum = 1, maximum = 604800, default = 300)]
-        payment_window_s: Option<u32>,
-        goal: Option<Goal>,
-        admission: Option<Admission>,
-        #[schema(min_items = 1, max_items = 500)]
-        items: Vec<ItemDefinition>,
-    }
-
-    /// A sale for merchants: the plan, its state, its counters.
-    #[derive(Serialize, ToSchema)]
-    pub(super) struct AdminSale {
-        #[serde(flatten)]
-        plan: SaleDefinition,
-        /// draft, published, open, paused, closed or frozen
-        state: String,
-        is_retired: bool,
-        units: Vec<UnitsView>,
-    }
-
-    /// A page of sales for merchants.
-    #[derive(Serialize, ToSchema)]
-    pub(super) struct AdminSalePage {
-        items: Vec<AdminSale>,
-        #[schema(required)]
-        next_cursor: Option<String>,
-    }
-
-    /// Whether the books balance: stock = unreleased + available + reserved + sold.
-    #[derive(Serialize, ToSchema)]
-    pub(super) struct SaleAudit {
-        ok: bool,
-        items: Vec<UnitsView>,
-        findings: Vec<String>,
-    }
-
-    /// One admin command.
-    #[derive(Serialize, ToSchema)]
-    pub(super) struct AuditLogLine {
-        number: u64,
-        #[schema(format = DateTime)]
-        at: String,
-        who: String,
-        command: String,
-        #[schema(required)]
-        sale_id: Option<String>,
-        outcome: String,
-        detail: String,
-    }
-
-    /// A page of the audit log.
-    #[derive(Serialize, ToSchema)]
-    pub(super) struct AuditLogPage {
-        items: Vec<AuditLogLine>,
-        #[schema(required)]
-        next_cursor: Option<String>,
-    }
-
-    /// The process lives.
-    #[derive(Serialize, ToSchema)]
-    pub(super) struct Alive {
-        status: String,
-    }
-
-    /// Whether it can serve, and why not.
-    #[derive(Serialize, ToSchema)]
-    pub(super) struct Health {
-        ready: bool,
-        reasons: Vec<String>,
-        durability: String,
-    }
-}
+mod wire;
 
 #[derive(OpenApi)]
 #[openapi(components(schemas(
@@ -379,8 +100,69 @@ pub(crate) fn document(port: Listener, is_demo: bool) -> Bytes {
             }
         }
     }
-    // Our own types: they can be written.
+    if let Some(components) = &mut document.components {
+        // Our own types: they can be written.
+        let paths = serde_json::to_string(&document.paths).unwrap_or_default();
+        keep_named(components, &paths);
+        for schema in components.schemas.values_mut() {
+            tell_ids(schema);
+        }
+    }
+    // The same.
     Bytes::from(serde_json::to_vec(&document).unwrap_or_default())
+}
+
+/// Leaves the schemas that these paths name, or that one of those names, and the ways to prove who one is that they
+/// take.
+fn keep_named(components: &mut Components, paths: &str) {
+    let mut named = BTreeSet::new();
+    let mut texts = vec![paths.to_owned()];
+    while let Some(text) = texts.pop() {
+        for name in names_of_schemas(&text) {
+            if named.insert(name.to_owned())
+                && let Some(schema) = components.schemas.get(name)
+            {
+                texts.push(serde_json::to_string(schema).unwrap_or_default());
+            }
+        }
+    }
+    components.schemas.retain(|name, _| named.contains(name));
+    components
+        .security_schemes
+        .retain(|name, _| paths.contains(&format!("{{\"{name}\":[]}}")));
+}
+
+/// What a text refers to, as JSON does.
+fn names_of_schemas(text: &str) -> impl Iterator<Item = &str> {
+    let parts = text.split("#/components/schemas/").skip(1);
+    parts.filter_map(|part| part.split('"').next())
+}
+
+/// Ids as clients and merchants choose them.
+const ID_PATTERN: &str = "^[A-Za-z0-9_.:-]{1,64}$";
+/// Ids of reservations, which are ours.
+const RESERVATION_PATTERN: &str = "^r[0-9]+-[0-9]+$";
+
+/// What an id of this name looks like, wherever it stands; `None` for what is no id.
+fn pattern(name: &str) -> Option<&'static str> {
+    match name {
+        "sale" | "sale_id" | "item" | "buyer" | "buyer_id" | "payment_ref" | "refund_ref"
+        | "idempotency_key" | "Idempotency-Key" | "X-Buyer-Id" => Some(ID_PATTERN),
+        "id" | "reservation_id" => Some(RESERVATION_PATTERN),
+        _ => None,
+    }
+}
+
+/// Adds the patterns of ids to the fields of a schema.
+fn tell_ids(schema: &mut RefOr<Schema>) {
+    let RefOr::T(Schema::Object(object)) = schema else {
+        return;
+    };
+    for (name, field) in &mut object.properties {
+        if let RefOr::T(Schema::Object(field)) = field {
+            field.pattern = pattern(name).map(str::to_owned);
+        }
+    }
 }
 
 fn method(endpoint: &Endpoint) -> HttpMethod {
@@ -403,18 +185,15 @@ fn operation(endpoint: &Endpoint) -> OperationBuilder {
                 .iter()
                 .map(|name| (*name, ParameterIn::Query, Required::False)),
         )
-        .chain(endpoint.needs_key.then_some((
-            "Idempotency-Key",
-            ParameterIn::Header,
-            Required::True,
-        )));
+        .chain(headers_of(endpoint).map(|(name, required)| (name, ParameterIn::Header, required)));
     for (name, place, required) in parameters {
         operation = operation.parameter(
             ParameterBuilder::new()
                 .name(name)
                 .parameter_in(place)
                 .required(required)
-                .schema(Some(text_schema())),
+                .description(header_text(name))
+                .schema(Some(named_schema(name))),
         );
     }
     if let Some(schema) = endpoint.body {
@@ -440,6 +219,14 @@ fn operation(endpoint: &Endpoint) -> OperationBuilder {
                 ContentBuilder::new().schema(Some(reference(name))).build(),
             ),
         };
+        if *status == 201 {
+            let text = "Where what was made can be read";
+            response = response.header("Location", header(text, Type::String));
+        }
+        if endpoint.route == Route::Purchase && *status == 200 {
+            let text = "`true`: the key had won before; this is its reservation as it is now";
+            response = response.header("Idempotency-Replayed", header(text, Type::Boolean));
+        }
         operation = operation.response(status.to_string(), response.build());
     }
     let problem = ContentBuilder::new()
@@ -450,6 +237,10 @@ fn operation(endpoint: &Endpoint) -> OperationBuilder {
         ResponseBuilder::new()
             .description("A refusal or an error")
             .content("application/problem+json", problem)
+            .header(
+                "Retry-After",
+                header("Seconds, where a retry makes sense", Type::Integer),
+            )
             .build(),
     );
     let schemes: &[&str] = match endpoint.who {
@@ -464,6 +255,37 @@ fn operation(endpoint: &Endpoint) -> OperationBuilder {
     operation
 }
 
+/// The headers that an endpoint reads, besides those of every request.
+fn headers_of(endpoint: &Endpoint) -> impl Iterator<Item = (&'static str, Required)> {
+    let key = endpoint
+        .needs_key
+        .then_some(("Idempotency-Key", Required::True));
+    let buyer = (endpoint.who == Who::BuyerOrStorefront).then_some(("X-Buyer-Id", Required::False));
+    let event = (endpoint.route == Route::SaleEvents).then_some(("Last-Event-ID", Required::False));
+    [key, buyer, event].into_iter().flatten()
+}
+
+/// What is to be known of a header that a request may bear.
+fn header_text(name: &str) -> Option<&'static str> {
+    match name {
+        "Idempotency-Key" => Some("The same key is carried out once"),
+        "X-Buyer-Id" => Some(
+            "The buyer whom a storefront acts for: required with its key on a purchase and beside \
+             idempotency_key, refused beside a buyer's token",
+        ),
+        "Last-Event-ID" => Some("The last event that was seen: no snapshot where nothing changed"),
+        _ => None,
+    }
+}
+
+fn header(text: &str, kind: Type) -> Header {
+    let schema = ObjectBuilder::new().schema_type(kind).build();
+    HeaderBuilder::new()
+        .description(Some(text))
+        .schema(Some(RefOr::T(Schema::Object(schema))))
+        .build()
+}
+
 /// The names in the braces of a path.
 fn names_in(path: &str) -> impl Iterator<Item = &str> {
     path.split('/')
@@ -475,15 +297,22 @@ fn reference(schema: &str) -> RefOr<Schema> {
 }
 
 fn text_schema() -> RefOr<Schema> {
+    named_schema("")
+}
+
+/// A text, with its pattern if it is an id of that name.
+fn named_schema(name: &str) -> RefOr<Schema> {
     RefOr::T(Schema::Object(
-        ObjectBuilder::new().schema_type(Type::String).build(),
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .pattern(pattern(name))
+            .build(),
     ))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeSet;
 
     fn parsed(port: Listener, is_demo: bool) -> serde_json::Value {
         serde_json::from_slice(&document(port, is_demo)).unwrap()
@@ -516,24 +345,105 @@ mod tests {
     }
 
     #[test]
-    fn every_schema_that_is_named_is_there() {
-        let document = parsed(Listener::Public, true);
-        let schemas = document["components"]["schemas"].as_object().unwrap();
-        let text = document.to_string() + &parsed(Listener::Admin, false).to_string();
-        for part in text.split("#/components/schemas/").skip(1) {
-            let name = part.split('"').next().unwrap();
-            assert!(schemas.contains_key(name), "{name}");
-        }
-        for endpoint in ENDPOINTS {
-            let names = endpoint
-                .answers
+    fn the_schemas_are_those_that_are_named() {
+        for (port, is_demo) in [
+            (Listener::Public, false),
+            (Listener::Public, true),
+            (Listener::Admin, false),
+        ] {
+            let document = parsed(port, is_demo);
+            let text = document.to_string();
+            let named: BTreeSet<&str> = names_of_schemas(&text).collect();
+            let schemas = document["components"]["schemas"].as_object().unwrap();
+            let there: BTreeSet<&str> = schemas.keys().map(String::as_str).collect();
+            assert_eq!(there, named, "{port:?}");
+            for endpoint in ENDPOINTS
                 .iter()
-                .map(|(_, schema)| *schema)
-                .chain(endpoint.body);
-            for name in names.filter(|name| !name.is_empty() && !name.contains('/')) {
-                assert!(schemas.contains_key(name), "{name}");
+                .filter(|endpoint| is_on(endpoint, port, is_demo))
+            {
+                let answers = endpoint.answers.iter().map(|(_, schema)| *schema);
+                for name in answers.chain(endpoint.body) {
+                    let is_schema = !name.is_empty() && !name.contains('/');
+                    assert!(!is_schema || there.contains(name), "{name}");
+                }
+            }
+            let schemes = &document["components"]["securitySchemes"];
+            assert_eq!(schemes["admin"].is_object(), port == Listener::Admin);
+            assert_eq!(schemes["buyer"].is_object(), port == Listener::Public);
+            assert_eq!(schemes["storefront"].is_object(), port == Listener::Public);
+        }
+    }
+
+    #[test]
+    fn headers_and_ids_are_told() {
+        let public = parsed(Listener::Public, true);
+        let admin = parsed(Listener::Admin, false);
+        let headers = |operation: &serde_json::Value| -> Vec<(String, bool)> {
+            let parameters = operation["parameters"].as_array().into_iter().flatten();
+            parameters
+                .filter(|one| one["in"] == "header")
+                .map(|one| {
+                    let name = one["name"].as_str().unwrap().to_owned();
+                    (name, one["required"] == true)
+                })
+                .collect()
+        };
+        let key = || ("Idempotency-Key".to_owned(), true);
+        let buyer = || ("X-Buyer-Id".to_owned(), false);
+        let purchase = &public["paths"]["/v1/sales/{sale}/purchases"]["post"];
+        assert_eq!(headers(purchase), [key(), buyer()]);
+        for path in ["/v1/reservations", "/v1/reservations/{id}"] {
+            assert_eq!(headers(&public["paths"][path]["get"]), [buyer()]);
+        }
+        let events = &public["paths"]["/v1/sales/{sale}/events"]["get"];
+        assert_eq!(headers(events), [("Last-Event-ID".to_owned(), false)]);
+        let stock = &admin["paths"]["/v1/admin/sales/{sale}/items/{item}/stock"]["post"];
+        assert_eq!(headers(stock), [key()]);
+
+        let responses = &purchase["responses"];
+        assert!(responses["201"]["headers"]["Location"].is_object());
+        assert!(responses["200"]["headers"]["Idempotency-Replayed"].is_object());
+        let made = &admin["paths"]["/v1/admin/sales"]["post"]["responses"]["201"];
+        assert!(made["headers"]["Location"].is_object());
+        for document in [&public, &admin] {
+            let items = document["paths"].as_object().unwrap().values();
+            for operation in items.flat_map(|item| item.as_object().unwrap().values()) {
+                let problem = &operation["responses"]["default"];
+                assert!(problem["headers"]["Retry-After"].is_object());
             }
         }
+
+        let pattern_of = |document: &serde_json::Value, schema: &str, field: &str| {
+            document["components"]["schemas"][schema]["properties"][field]["pattern"].clone()
+        };
+        for (document, schema, field, expected) in [
+            (
+                &public,
+                "Reservation",
+                "reservation_id",
+                RESERVATION_PATTERN,
+            ),
+            (&public, "Reservation", "sale_id", ID_PATTERN),
+            (&public, "Reservation", "buyer_id", ID_PATTERN),
+            (&public, "Reservation", "payment_ref", ID_PATTERN),
+            (&public, "PurchaseBody", "item", ID_PATTERN),
+            (&public, "LineBody", "item", ID_PATTERN),
+            (&public, "RefundBody", "refund_ref", ID_PATTERN),
+            (&public, "Problem", "reservation_id", RESERVATION_PATTERN),
+            (&public, "LoginBody", "buyer", ID_PATTERN),
+            (&admin, "SaleDefinition", "sale_id", ID_PATTERN),
+            (&admin, "ItemDefinition", "item", ID_PATTERN),
+        ] {
+            let told = pattern_of(document, schema, field);
+            assert_eq!(told, expected, "{schema}.{field}");
+        }
+        assert!(pattern_of(&admin, "SaleDefinition", "title").is_null());
+        assert_eq!(purchase["parameters"][0]["schema"]["pattern"], ID_PATTERN);
+        let reservation = &public["paths"]["/v1/reservations/{id}"]["get"];
+        assert_eq!(
+            reservation["parameters"][0]["schema"]["pattern"],
+            RESERVATION_PATTERN
+        );
     }
 
     #[test]
@@ -574,7 +484,7 @@ mod tests {
             reasons: vec![],
             durability: Durability::Memory,
         };
-        let document = parsed(Listener::Public, false);
+        let documents = [Listener::Public, Listener::Admin].map(|port| parsed(port, false));
         for (name, written) in [
             ("Reservation", serde_json::to_value(&reservation).unwrap()),
             (
@@ -584,7 +494,10 @@ mod tests {
             ("SaleAudit", serde_json::to_value(&audit).unwrap()),
             ("Health", serde_json::to_value(&health).unwrap()),
         ] {
-            let schema = &document["components"]["schemas"][name];
+            let mut schemas = documents
+                .iter()
+                .map(|one| &one["components"]["schemas"][name]);
+            let schema = schemas.find(|schema| schema.is_object()).unwrap();
             let told: BTreeSet<&String> =
                 schema["properties"].as_object().unwrap().keys().collect();
             let written: BTreeSet<&String> = written.as_object().unwrap().keys().collect();

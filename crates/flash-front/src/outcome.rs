@@ -73,6 +73,8 @@ pub enum Problem {
     Forbidden,
     /// 404: no such path.
     NoSuchPath,
+    /// 404: no such sale, said to merchants.
+    NoSuchSale,
     /// 405, with the methods there are.
     MethodNotAllowed {
         /// Value of `Allow`.
@@ -183,6 +185,7 @@ impl Problem {
                 "Not found",
                 "There is nothing at this path."
             ),
+            Self::NoSuchSale => fixed!(404, NotFound, "not_found", "Not found", "No such sale."),
             Self::MethodNotAllowed { .. } => fixed!(
                 405,
                 MethodNotAllowed,
@@ -290,7 +293,7 @@ fn refusal_fixed(refusal: &Refusal) -> Result<&'static Fixed, Rendered> {
             BuyerLimitReached,
             "buyer_limit_reached",
             "Limit reached",
-            "This buyer has all that one buyer may have of an item."
+            "This purchase would exceed units_per_buyer_max for this buyer."
         ),
         Refusal::InFlight => fixed!(409, InFlight, "in_flight", "In flight",
             "The first call with this key is not decided yet.", retry "1" "500"),
@@ -318,7 +321,7 @@ fn refusal_fixed(refusal: &Refusal) -> Result<&'static Fixed, Rendered> {
             StateConflict,
             "state_conflict",
             "State conflict",
-            "The present state does not allow it."
+            "The state of the reservation or sale, its amount or its remaining units do not allow this."
         ),
         Refusal::StateConflict { refund_due: true } => fixed!(409, StateConflict, "state_conflict",
             "State conflict", "The present state does not take a payment: it has to go back.",
@@ -522,6 +525,7 @@ mod tests {
             (Problem::Unauthenticated, 401, "unauthenticated"),
             (Problem::Forbidden, 403, "forbidden"),
             (Problem::NoSuchPath, 404, "not_found"),
+            (Problem::NoSuchSale, 404, "not_found"),
             (
                 Problem::MethodNotAllowed {
                     allow: HeaderValue::from_static("GET"),

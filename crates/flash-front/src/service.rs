@@ -66,6 +66,8 @@ pub(crate) struct ConnectionState {
     pub(crate) peer: IpAddr,
     /// The tick since which it waits for a head; [`BUSY`] while a request is being answered.
     waiting_since: AtomicU32,
+    /// A first request has arrived with its whole head.
+    was_asked: AtomicBool,
     /// Everything that the present request sends has arrived.
     pub(crate) is_request_here: AtomicBool,
 }
@@ -78,8 +80,14 @@ impl ConnectionState {
         Self {
             peer,
             waiting_since: AtomicU32::new(tick),
+            was_asked: AtomicBool::new(false),
             is_request_here: AtomicBool::new(false),
         }
+    }
+
+    /// Whether there was ever a request to answer.
+    pub(crate) fn was_asked(&self) -> bool {
+        self.was_asked.load(Ordering::Relaxed)
     }
 
     pub(crate) fn set_waiting(&self, since: u32) {
@@ -128,6 +136,7 @@ pub(crate) async fn serve(
     connection: &ConnectionState,
     request: Request<Incoming>,
 ) -> Response<ReplyBody> {
+    connection.was_asked.store(true, Ordering::Relaxed);
     connection.set_waiting(BUSY);
     let (parts, body) = request.into_parts();
     let call = Call {

@@ -47,6 +47,24 @@ fn a_sale_is_drafted_replaced_published_and_run() {
     assert_eq!(call("POST", "/v1/admin/sales/s1/resume", "{}").0, 409);
     assert_eq!(call("POST", "/v1/admin/sales/none/pause", "{}").0, 404);
     assert_eq!(
+        call("GET", "/v1/admin/sales/none/audit", "").1["detail"],
+        "No such sale."
+    );
+    let stock = r#"{"delta_units":1,"reason":"r"}"#;
+    let headers = [bearer(ADMIN), key("k")];
+    for (path, is_sale) in [
+        ("/v1/admin/sales/none/items/a/stock", false),
+        ("/v1/admin/sales/s1/items/none/stock", true),
+    ] {
+        let answer = shop.admins().call("POST", path, &headers, stock);
+        assert_eq!(answer.status, 404);
+        assert_eq!(
+            answer.json()["detail"] != "No such sale.",
+            is_sale,
+            "{path}"
+        );
+    }
+    assert_eq!(
         call(
             "POST",
             "/v1/admin/sales/s1/publish",

@@ -301,8 +301,11 @@ fn judge_refund<F>(
         return CONFLICT;
     }
     if let Some(known) = refund_ref.and_then(|refund_ref| known_refund(shard, slot, refund_ref)) {
-        let is_same =
-            known.restock == restock && lines.is_none_or(|lines| units_of(lines) == known.units);
+        // "All that was left" stands only where nothing is left.
+        let is_same_units = lines.map_or(state == ReservationState::Refunded, |lines| {
+            units_of(lines) == known.units
+        });
+        let is_same = known.restock == restock && is_same_units;
         return if is_same {
             Judged::Stands
         } else {
@@ -310,7 +313,17 @@ fn judge_refund<F>(
         };
     }
     if state == ReservationState::Refunded {
-        return if refund_ref.is_none() {
+        // Whether the units came back is part of the effect: all of them may not have done the opposite.
+        let has_restocked = shard
+            .lines(slot)
+            .iter()
+            .any(|line| line.not_restocked() < line.units());
+        let has_kept = shard
+            .lines(slot)
+            .iter()
+            .any(|line| line.not_restocked() > 0);
+        let is_as_asked = if restock { has_restocked } else { has_kept };
+        return if refund_ref.is_none() && is_as_asked {
             Judged::Stands
         } else {
             CONFLICT

@@ -381,6 +381,29 @@ fn no_more_is_refunded_than_was_bought() {
 }
 
 #[test]
+fn a_part_is_not_told_as_the_whole_nor_kept_as_restocked() {
+    let ledger = ledger(&[released(3, None)]);
+    let serial = reserved(&ledger, 1, "a", "k", &[(0, 3)]);
+    done(&ledger, serial, &confirm("p"));
+    done(&ledger, serial, &refund(Some("r1"), false, Some(&[(0, 1)])));
+    assert_eq!(
+        ledger.begin(serial, &refund(Some("r1"), false, None), 1),
+        Begin::Refused(Refusal::IdempotencyKeyReused),
+        "one of three is not all"
+    );
+    done(&ledger, serial, &refund(None, false, None));
+    assert!(matches!(
+        ledger.begin(serial, &refund(None, false, None), 1),
+        Begin::Stands(_)
+    ));
+    assert_eq!(
+        ledger.begin(serial, &refund(None, true, None), 1),
+        CONFLICT,
+        "nothing came back on sale"
+    );
+}
+
+#[test]
 fn a_limit_counts_over_the_whole_sale_and_what_is_in_flight() {
     let ledger = ledger(&[released(9, Some(2)), released(9, None)]);
     let full = Reserve::Limit(ITEM);

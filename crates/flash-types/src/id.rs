@@ -65,8 +65,9 @@ impl Name {
     }
 }
 
+// With the name that it has in JSON, which is what a client can look for.
 macro_rules! id {
-    ($(#[$doc:meta])* $name:ident) => {
+    ($(#[$doc:meta])* $name:ident $field:literal) => {
         $(#[$doc])*
         #[derive(Clone, Copy)]
         pub struct $name(Name);
@@ -145,7 +146,7 @@ macro_rules! id {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
                 Self::parse(&text)
-                    .map_err(|bad| serde::de::Error::custom(format_args!(concat!(stringify!($name), " {}"), bad)))
+                    .map_err(|bad| serde::de::Error::custom(format_args!(concat!($field, " {}"), bad)))
             }
         }
     };
@@ -153,27 +154,27 @@ macro_rules! id {
 
 id!(
     /// One flash-sale event, named by the merchant.
-    SaleId
+    SaleId "sale_id"
 );
 id!(
     /// One product line of a sale, named by the merchant.
-    ItemId
+    ItemId "item"
 );
 id!(
     /// Who buys, named by the storefront.
-    BuyerId
+    BuyerId "buyer_id"
 );
 id!(
     /// The client's key for one purchase or one command; scoped to (sale, buyer) for purchases.
-    IdempotencyKey
+    IdempotencyKey "idempotency_key"
 );
 id!(
     /// The storefront's name for one payment.
-    PaymentRef
+    PaymentRef "payment_ref"
 );
 id!(
     /// The storefront's name for one refund.
-    RefundRef
+    RefundRef "refund_ref"
 );
 
 /// The store's number for a sale: small, never used twice.

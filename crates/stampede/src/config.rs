@@ -261,8 +261,12 @@ impl Config {
 
     /// Holds values against their bounds and against each other.
     fn check(&self) -> Result<(), String> {
-        self.public_addr()?;
-        self.admin_addr()?;
+        let (public, admin) = (self.public_addr()?, self.admin_addr()?);
+        if public == admin && public.port() != 0 {
+            return Err(format!(
+                "admin.address and public.address are both {public}: give them two ports"
+            ));
+        }
         let Public {
             address: _,
             threads,
@@ -344,12 +348,7 @@ impl Config {
             1 << 28,
         )?;
         self.trusted_proxies()?;
-        EnvFilter::try_new(&self.log.level).map_err(|error| {
-            format!(
-                "log.level {:?} is not a level: {error}; try \"info\"",
-                self.log.level
-            )
-        })?;
+        check_level(&self.log.level)?;
         self.check_keys()
     }
 
@@ -364,6 +363,7 @@ impl Config {
     }
 
     fn check_keys(&self) -> Result<(), String> {
+        self.check_key_twice()?;
         let long = |what: &str, key: &str| {
             if key.len() >= 16 {
                 Ok(())
@@ -398,6 +398,24 @@ impl Config {
                 .map_err(|bad| format!("keys.buyer_jwt[{index}]: {bad}"))?;
         }
         Ok(())
+    }
+
+    /// One key in two places would give the storefront the rights of an operator.
+    fn check_key_twice(&self) -> Result<(), String> {
+        let admin = self.keys.admin.iter().map(|key| &key.key);
+        let storefront = self.keys.storefront.iter().map(|key| &key.key);
+        let secrets = self.keys.buyer_jwt.iter().map(|jwt| &jwt.secret);
+        let mut seen = std::collections::HashSet::new();
+        let all = admin
+            .chain(storefront)
+            .chain(secrets)
+            .filter(|key| !key.is_empty());
+        match all.into_iter().find(|key| !seen.insert(*key)) {
+            Some(_) => Err(
+                "keys: one key stands in two places; every caller needs a key of its own".into(),
+            ),
+            None => Ok(()),
+        }
     }
 
     /// Where buyers and the storefront connect.
@@ -449,6 +467,22 @@ fn address(key: &str, text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
         format!("{key} {text:?} is not an address with a port, such as 127.0.0.1:8080")
     })
+}
+
+/// `info`, or per part `info,flash_engine=debug`: a word that is no level would silence everything.
+fn check_level(text: &str) -> Result<(), String> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let is_level = |part: &str| {
+        let level = part.rsplit_once('=').map_or(part, |(_, level)| level);
+        LEVELS.contains(&level.trim())
+    };
+    if text.split(',').all(is_level) && EnvFilter::try_new(text).is_ok() {
+        Ok(())
+    } else {
+        Err(format!(
+            "log.level {text:?} is not a level: off, error, warn, info, debug or trace, or \"info,flash_engine=debug\""
+        ))
+    }
 }
 
 fn in_range(key: &str, value: u64, min: u64, max: u64) -> Result<(), String> {
@@ -568,7 +602,7 @@ fn overlay(table: &mut toml::Table, variable: &str, value: &str) -> Result<(), S
     } else {
         // Numbers, booleans and lists are written as in the file.
         let parsed: toml::Table = toml::from_str(&format!("value = {value}"))
-            .map_err(|_| format!("environment variable {variable}={value:?} is no TOML value"))?;
+            .map_err(|_| format!("environment variable {variable}={value:?} is no TOML value; a list is written as [\"https://shop.example\"]"))?;
         parsed.get("value").cloned().ok_or_else(unknown)?
     };
     let section = table

@@ -28,6 +28,14 @@ const DRAW_INTERVAL: Duration = Duration::from_millis(100);
 /// Runs the demo; with `--exit`, an error unless the books balance and exactly the stock was sold.
 pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
     start_logs("warn").map_err(Failure::CannotStart)?;
+    // Some do not pay and some only try: with fewer buyers the stock would not be sold.
+    if args.buyers < args.stock.saturating_mul(2) {
+        return Err(Failure::CannotStart(format!(
+            "--buyers {} are too few for --stock {}: give at least twice as many",
+            args.buyers, args.stock
+        )));
+    }
+    let signals = serve::Signals::listen()?;
     let folder = Folder::new(args.data.as_deref())?;
     let mut config = Config::default();
     config.store.data.clone_from(&folder.path);
@@ -35,19 +43,24 @@ pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
     config.admin.address = free_or_default(9090).to_string();
     let running = serve::start(&config, serve::Kind::Demo)?;
     say(&format!(
-        "The engine is up: buyers at http://{}, operators at http://{}, books in {}",
+        "The engine is up: buyers at http://{}, metrics at http://{}/metrics, books in {}",
         running.public,
         running.admin,
         folder.path.display()
     ));
-    let outcome = sale_and_audit(args, &running, &folder.path);
+    let outcome = sale_and_audit(args, &running, &folder.path, &signals);
     let result = match outcome {
         Ok(good) if args.exit => good,
-        Ok(good) => stay(&running, &folder.path).and(good),
+        Ok(good) => stay(&running, &folder.path, &sale_of(&running), &signals).and(good),
         Err(error) => Err(error.into()),
     };
     running.stop()?;
     result
+}
+
+/// Name of the crowd's sale: a folder that is kept may hold earlier demos.
+fn sale_of(running: &Running) -> String {
+    format!("demo-{}", running.started_at_s)
 }
 
 /// The sale, its report, and the audit. The inner result says whether all is as it should be.
@@ -55,6 +68,7 @@ fn sale_and_audit(
     args: &DemoArgs,
     running: &Running,
     data: &Path,
+    signals: &serve::Signals,
 ) -> anyhow::Result<Result<(), Failure>> {
     let keys = Keys::read(data)?;
     let addresses = Addresses {
@@ -62,8 +76,7 @@ fn sale_and_audit(
         admin: running.admin,
     };
     let mut params = SaleParams::new(addresses, keys, args.buyers, args.stock);
-    // A folder that is kept may hold earlier demos.
-    params.sale_id = format!("demo-{}", running.started_at_s);
+    params.sale_id = sale_of(running);
     let sale_id = params.sale_id.clone();
     say(&format!(
         "{} buyers for {} units; it opens in {:.1} s\n",
@@ -72,7 +85,7 @@ fn sale_and_audit(
         params.opens_in.as_secs_f64()
     ));
     let log = Arc::new(ClientLog::in_memory());
-    let summary = watched(params, args.stock, Arc::clone(&log))?;
+    let summary = watched(params, args.stock, Arc::clone(&log), signals)?;
     say(&report(&summary));
     let findings = checked(addresses, data, &log)?;
     for finding in &findings {
@@ -100,7 +113,12 @@ fn sale_and_audit(
 }
 
 /// Runs the sale on threads of its own and draws its progress meanwhile.
-fn watched(params: SaleParams, stock: u32, log: Arc<ClientLog>) -> anyhow::Result<Summary> {
+fn watched(
+    params: SaleParams,
+    stock: u32,
+    log: Arc<ClientLog>,
+    signals: &serve::Signals,
+) -> anyhow::Result<Summary> {
     let progress = Arc::new(Progress::default());
     let crowd = {
         let progress = Arc::clone(&progress);
@@ -124,6 +142,10 @@ fn watched(params: SaleParams, stock: u32, log: Arc<ClientLog>) -> anyhow::Resul
     // Without a terminal a line now and then shows that it lives.
     let mut lines_left = 0_u32;
     while !crowd.is_finished() {
+        if signals.is_told() {
+            bar.finish_and_clear();
+            anyhow::bail!("interrupted before the sale was over");
+        }
         let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         let message = format!(
             "{} asked, {} reserved, {} refused, {} came back",
@@ -204,7 +226,12 @@ fn report(summary: &Summary) -> String {
 }
 
 /// Opens a second, small sale for the browser and waits for Ctrl-C.
-fn stay(running: &Running, data: &Path) -> Result<(), Failure> {
+fn stay(
+    running: &Running,
+    data: &Path,
+    over: &str,
+    signals: &serve::Signals,
+) -> Result<(), Failure> {
     let keys = Keys::read(data)?;
     let addresses = Addresses {
         public: running.public,
@@ -225,12 +252,17 @@ fn stay(running: &Running, data: &Path) -> Result<(), Failure> {
         .enable_all()
         .build()
         .context("no event loop to be had")?;
-    runtime.block_on(async { Api::new(addresses, keys).publish(&definition).await })?;
+    runtime.block_on(async {
+        let mut api = Api::new(addresses, keys);
+        // The page shows what is open: the sale that is over would be in the way.
+        api.command(over, "close").await?;
+        api.publish(&definition).await
+    })?;
     say(&format!(
         "\nStill up: look at http://{}/ and buy a teapot. Ctrl-C ends it.",
         running.public
     ));
-    running.wait_for_signal(serve::Signals::listen()?);
+    running.wait_for_signal(signals);
     Ok(())
 }
 

@@ -36,7 +36,7 @@ impl KeysFile {
         };
         let keys: Self = toml::from_str(&text).map_err(|error| {
             format!(
-                "{} is not what it should be ({}); remove it to get new keys",
+                "{} is not what it should be ({}); add what is missing, or remove the file to get all keys new",
                 path.display(),
                 error.message()
             )

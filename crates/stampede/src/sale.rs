@@ -36,6 +36,7 @@ fn list(client: &mut AdminClient) -> anyhow::Result<()> {
         "ends",
         "item",
         "stock",
+        "unreleased",
         "available",
         "reserved",
         "sold",

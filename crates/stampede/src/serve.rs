@@ -7,6 +7,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ use flash_store::{AnyStore, DecisionRow, Loaded, OpenError, ReservationRow, Sale
 use flash_types::Timestamp;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use parking_lot::Mutex;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::Failure;
@@ -53,19 +54,17 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
         running.admin,
         running.engine.durability().as_str()
     ));
-    running.wait_for_signal(signals);
+    running.wait_for_signal(&signals);
     running.stop()
 }
 
-/// SIGTERM and SIGINT, noticed from here on instead of ending the process.
+/// SIGTERM and SIGINT, noticed from here on instead of ending the process; a second one ends it at once.
 pub(crate) struct Signals {
-    runtime: tokio::runtime::Runtime,
-    terminate: Signal,
-    interrupt: Signal,
+    is_told: Arc<AtomicBool>,
 }
 
 impl Signals {
-    /// Begins to listen.
+    /// Begins to listen, on a thread of its own.
     pub(crate) fn listen() -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -78,11 +77,35 @@ impl Signals {
                 signal(SignalKind::interrupt()),
             )
         };
-        Ok(Self {
-            runtime,
-            terminate: terminate.context("cannot listen to SIGTERM")?,
-            interrupt: interrupt.context("cannot listen to SIGINT")?,
-        })
+        let mut terminate = terminate.context("cannot listen to SIGTERM")?;
+        let mut interrupt = interrupt.context("cannot listen to SIGINT")?;
+        let is_told = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&is_told);
+        std::thread::Builder::new()
+            .name("signals".into())
+            .spawn(move || {
+                let mut next = || {
+                    runtime.block_on(async {
+                        tokio::select! {
+                            _ = terminate.recv() => {}
+                            _ = interrupt.recv() => {}
+                        }
+                    });
+                };
+                next();
+                // Relaxed: a flag that guards no other memory; whoever waits looks again.
+                told.store(true, Ordering::Relaxed);
+                next();
+                eprintln!("stampede: a second signal: ending at once");
+                std::process::exit(1);
+            })
+            .context("cannot start a thread")?;
+        Ok(Self { is_told })
+    }
+
+    /// Somebody asked for the end.
+    pub(crate) fn is_told(&self) -> bool {
+        self.is_told.load(Ordering::Relaxed)
     }
 }
 
@@ -192,33 +215,11 @@ impl Running {
         self.engine.clock().read().wall
     }
 
-    /// Returns at the first SIGTERM or SIGINT, or when the engine ended by itself. From then on a second signal
-    /// ends the process at once.
-    pub(crate) fn wait_for_signal(&self, signals: Signals) {
-        let Signals {
-            runtime,
-            mut terminate,
-            mut interrupt,
-        } = signals;
-        runtime.block_on(async {
-            let mut look = tokio::time::interval(LOOK_INTERVAL);
-            loop {
-                tokio::select! {
-                    _ = terminate.recv() => break,
-                    _ = interrupt.recv() => break,
-                    _ = look.tick() => if self.front.is_finished() { break },
-                }
-            }
-        });
-        std::thread::spawn(move || {
-            runtime.block_on(async {
-                tokio::select! {
-                    _ = terminate.recv() => {}
-                    _ = interrupt.recv() => {}
-                }
-            });
-            std::process::exit(1);
-        });
+    /// Returns at the first SIGTERM or SIGINT, or when the engine ended by itself.
+    pub(crate) fn wait_for_signal(&self, signals: &Signals) {
+        while !signals.is_told() && !self.front.is_finished() {
+            std::thread::park_timeout(LOOK_INTERVAL);
+        }
     }
 
     /// Drains, flushes and ends.
@@ -231,12 +232,23 @@ impl Running {
             .join()
             .map_err(|_| anyhow::anyhow!("the front panicked"))?
             .map_err(anyhow::Error::from)?;
-        match (ended, self.fatal.lock().take()) {
+        let fatal = self.fatal.lock().take();
+        if fatal.is_none() && self.engine.in_flight_jobs() > 0 {
+            // The store still holds a batch. Waiting for it could take for ever; a restart tells what is durable.
+            eprintln!(
+                "stampede: the store did not answer by the drain deadline: ending without it"
+            );
+            std::process::exit(1);
+        }
+        match (ended, fatal) {
             (_, Some(fatal)) => Err(Failure::Other(anyhow::anyhow!(fatal))),
             (Ended::BesideEnded, None) => Err(Failure::Other(anyhow::anyhow!(
                 "the committer ended by itself"
             ))),
-            (Ended::Drained, None) => Ok(()),
+            (Ended::Drained, None) => {
+                tracing::info!("stopped");
+                Ok(())
+            }
             (Ended::DeadlinePassed, None) => {
                 tracing::warn!("some requests were not answered by the drain deadline");
                 Ok(())
@@ -254,12 +266,6 @@ fn free_ports(config: &Config) -> Result<(SocketAddr, SocketAddr), String> {
                 "cannot listen on {address} ({error}): stop what uses it, or choose another with --{key} ADDR (port 0 takes a free one)"
             )
         })?;
-    }
-    if addresses.0 == addresses.1 && addresses.0.port() != 0 {
-        return Err(format!(
-            "public and admin are both {}: give them two ports",
-            addresses.0
-        ));
     }
     Ok(addresses)
 }
@@ -330,7 +336,7 @@ fn front_keys(config: &Config, data: &Path) -> Result<Keys, String> {
     if keys.storefront.is_empty() || keys.admin.is_empty() || keys.jwt.is_empty() {
         let (file, is_new) = KeysFile::read_or_make(data)?;
         let what = if is_new { "made" } else { "read" };
-        eprintln!("stampede: keys {what}: {}", path_in(data).display());
+        tracing::info!(path = %path_in(data).display(), "keys {what}");
         if keys.storefront.is_empty() {
             keys.storefront.push(NamedKey {
                 rate,

@@ -472,22 +472,30 @@ fn refund(
             .map(|line| (line.item, line.quantity.units()))
             .collect()
     });
-    if let Some((_, known_restock, known)) = r
-        .refunds
-        .iter()
-        .find(|(known, ..)| Some(*known) == refund_ref)
-    {
-        let is_same = *known_restock == restock && asked.is_none_or(|asked| asked == *known);
-        return Err((!is_same).then_some(Refusal::IdempotencyKeyReused));
-    }
     let left: Units = r
         .lines
         .iter()
         .map(|line| (line.item, line.units - line.refunded))
         .filter(|(_, left)| *left > 0)
         .collect();
+    if let Some((_, known_restock, known)) = r
+        .refunds
+        .iter()
+        .find(|(known, ..)| Some(*known) == refund_ref)
+    {
+        let is_same_units = asked.map_or(left.is_empty(), |asked| asked == *known);
+        let is_same = *known_restock == restock && is_same_units;
+        return Err((!is_same).then_some(Refusal::IdempotencyKeyReused));
+    }
     if left.is_empty() {
-        return if refund_ref.is_none() {
+        let restocked: u32 = r.lines.iter().map(|line| line.restocked).sum();
+        let units: u32 = r.lines.iter().map(|line| line.units).sum();
+        let is_as_asked = if restock {
+            restocked > 0
+        } else {
+            restocked < units
+        };
+        return if refund_ref.is_none() && is_as_asked {
             Err(None)
         } else {
             conflict

@@ -177,7 +177,9 @@ impl Queries {
         let Some(place) = self.sale_place(sale_no)? else {
             return Ok(Vec::new());
         };
-        let after = page.after.0.cast_signed().max(place.first_serial);
+        // Beyond what a serial can be there is nothing.
+        let after = i64::try_from(page.after.0).unwrap_or(i64::MAX);
+        let after = after.max(place.first_serial);
         let limit = i64::try_from(page.limit).unwrap_or(i64::MAX);
         let buyer = filter.buyer.as_ref().map(|buyer| buyer.as_str());
         let state = filter.state.map(state_code);
