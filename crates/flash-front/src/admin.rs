@@ -30,9 +30,13 @@ pub(crate) async fn handle(
     names: [&str; 2],
 ) -> Result<Reply, Problem> {
     let answered = dispatch(call, body, route, names).await;
-    answered.map_err(|problem| match problem {
-        Problem::Refused(Refusal::NotFound) if !is_sale(call, names[0]) => Problem::NoSuchSale,
-        other => other,
+    answered.map_err(|problem| {
+        let is_missing = problem == Problem::Refused(Refusal::NotFound);
+        if is_missing && !is_sale(call, names[0]) {
+            Problem::NoSuchSale
+        } else {
+            problem
+        }
     })
 }
 

@@ -496,9 +496,11 @@ mod tests {
     /// The field that the client wrote, not a name of ours.
     #[test]
     fn a_bad_id_is_named_by_its_field() {
-        let detail = |problem: Problem| match problem {
-            Problem::Malformed(detail) => detail,
-            other => panic!("{other:?}"),
+        let detail = |problem: Problem| {
+            let Problem::Malformed(detail) = problem else {
+                panic!("{problem:?}");
+            };
+            detail
         };
         let plan = |sale: &str, item: &str| {
             let plan = format!(
