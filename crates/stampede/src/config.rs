@@ -480,7 +480,7 @@ fn check_level(text: &str) -> Result<(), String> {
         Ok(())
     } else {
         Err(format!(
-            "log.level {text:?} is not a level: off, error, warn, info, debug or trace, or \"info,flash_engine=debug\""
+            "log.level {text:?} is not a level (off, error, warn, info, debug, trace); try \"info\" or \"info,flash_engine=debug\""
         ))
     }
 }
@@ -678,6 +678,15 @@ mod tests {
                 "unknown variant `none`",
             ),
             ("[public]\nstock_buckets = [10, 1]", "must ascend"),
+            ("[log]\nlevel = \"loud\"", "is not a level"),
+            (
+                "[public]\naddress = \"127.0.0.1:7000\"\n[admin]\naddress = \"127.0.0.1:7000\"",
+                "give them two ports",
+            ),
+            (
+                "[[keys.storefront]]\nname = \"s\"\nkey = \"0123456789abcdef\"\n[[keys.admin]]\nname = \"a\"\nroles = [\"viewer\"]\nkey = \"0123456789abcdef\"",
+                "one key stands in two places",
+            ),
         ] {
             let error = load(text, &[]).expect_err(text);
             assert!(error.contains(told), "{text:?}: {error}");

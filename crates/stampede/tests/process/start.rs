@@ -365,7 +365,7 @@ fn the_ready_line_is_all_of_stdout_and_keys_are_made_once_and_kept_private() {
     std::fs::write(data.join("keys.toml"), "admin_key = \"0123456789abcdef\"\n").unwrap();
     let line = refusal(&serve(&data));
     assert!(
-        line.contains("keys.toml") && line.contains("remove it to get new keys"),
+        line.contains("keys.toml") && line.contains("remove the file to get all keys new"),
         "{line}"
     );
 }
