@@ -26,6 +26,9 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["flash-admission", "flash-engine", "flash-types"],
     ),
     ("crowd", &["flash-types"]),
+    // For tests alone: nobody may name these but as a dev-dependency.
+    ("dev-servers", &["crowd"]),
+    ("dev-faultproxy", &[]),
     (
         "stampede",
         &[
