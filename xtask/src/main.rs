@@ -8,7 +8,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod bench_front;
+mod bench_redis;
 mod ci;
 mod crash;
 mod load;
@@ -39,9 +41,14 @@ enum Task {
     Load(load::Options),
     /// The server's CPU per request against a bare hyper echo, over HTTP, on one core
     BenchFront(bench_front::Options),
-    /// The bare hyper echo that bench-front measures against
+    /// Purchases through Redis against one script for each of them, and against a bare hyper echo
+    BenchRedis(bench_redis::Options),
+    /// The bare hyper echo that is measured against
     #[command(hide = true)]
-    Echo(bench_front::echo::Options),
+    Echo(bench::echo::Options),
+    /// The server with one script for each purchase that bench-redis measures against
+    #[command(hide = true)]
+    UsualRedis(bench_redis::usual::Options),
 }
 
 fn main() -> ExitCode {
@@ -52,7 +59,9 @@ fn main() -> ExitCode {
         Task::Crash(options) => crash::run(&options),
         Task::Load(options) => load::run(&options),
         Task::BenchFront(options) => bench_front::run(&options),
-        Task::Echo(options) => bench_front::echo::run(&options),
+        Task::BenchRedis(options) => bench_redis::run(&options),
+        Task::Echo(options) => bench::echo::run(&options),
+        Task::UsualRedis(options) => bench_redis::usual::run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -15,6 +15,10 @@ const DEBIAN: &[(&str, &[&str])] = &[
     ("curl", &["curl"]),
     ("strace", &["strace"]),
     ("faketime", &["faketime", "libfaketime"]),
+    // Where Debian starts one on port 6379 by itself, nobody asks it anything: tests start their own on sockets.
+    ("redis-server", &["redis-server"]),
+    // Certificates for tests of TLS.
+    ("openssl", &["openssl"]),
 ];
 
 #[derive(clap::Args)]

@@ -168,7 +168,7 @@ impl Engine {
             if sale.state() != SaleState::Published {
                 return Ok(());
             }
-            self.queue.poke();
+            self.queue.poke(sale.sale_no());
             if tokio::time::timeout_at(deadline.into(), opened)
                 .await
                 .is_err()
@@ -297,7 +297,7 @@ impl Engine {
         if notes.len() < crate::NOTES_MAX {
             notes.push(note);
             drop(notes);
-            self.queue.poke();
+            self.queue.poke(SaleNo(0));
         }
     }
 
@@ -329,7 +329,7 @@ impl Engine {
         self.store_read(self.store.admin_notes(after, limit).await)
     }
 
-    fn note_of(
+    pub(crate) fn note_of(
         &self,
         who: &Who,
         command: &str,
@@ -391,7 +391,7 @@ impl Engine {
             Some(Verdict::Done) => Ok(()),
             Some(Verdict::Refused(refusal)) => Err(refusal.into()),
             None if fate.give_up() => Err(self.overloaded().into()),
-            Some(Verdict::Unknown) | None => Err(AdminRefusal::Unknown),
+            Some(Verdict::Elsewhere(_) | Verdict::Unknown) | None => Err(AdminRefusal::Unknown),
         }
     }
 }

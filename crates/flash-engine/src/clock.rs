@@ -3,8 +3,10 @@
 //! Windows (start, end) follow the wall clock. Deadlines and expiry follow the steady clock: while the process
 //! runs, a jump of the wall clock neither expires a reservation early nor keeps it for ever.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use flash_store::StoreTime;
 use flash_types::Timestamp;
 
 /// What the clocks said at one moment.
@@ -48,6 +50,22 @@ impl Clock for SystemClock {
         Reading {
             wall: wall(),
             steady,
+            at,
+        }
+    }
+}
+
+/// The clock of a store that judges times by itself: windows and expiry follow it.
+#[derive(Debug)]
+pub struct StoreClock(pub Arc<StoreTime>);
+
+impl Clock for StoreClock {
+    fn read(&self) -> Reading {
+        let at = Instant::now();
+        let now = self.0.at(at);
+        Reading {
+            wall: now,
+            steady: now,
             at,
         }
     }

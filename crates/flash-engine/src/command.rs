@@ -17,6 +17,9 @@ use crate::queue::{Class, Job, Work};
 use crate::sale::{Sale, shown};
 use crate::{Caller, Engine, Reading, RefundRequest};
 
+/// Reservations that one step of a list looks at.
+const LIST_STEP: usize = 1_024;
+
 impl Engine {
     /// Paid. The first decision per (reservation, payment) is final.
     ///
@@ -181,10 +184,12 @@ impl Engine {
             (Some(Verdict::Done), Told::Refusal(refusal)) => Outcome::Refused(refusal),
             (Some(Verdict::Refused(refusal)), _) => Outcome::Refused(refusal),
             (None, _) if fate.give_up() => Outcome::Refused(self.overloaded()),
-            (None | Some(Verdict::Unknown), _) => Outcome::Unknown(ReservationId {
-                sale_no: sale.sale_no(),
-                serial,
-            }),
+            (None | Some(Verdict::Elsewhere(_) | Verdict::Unknown), _) => {
+                Outcome::Unknown(ReservationId {
+                    sale_no: sale.sale_no(),
+                    serial,
+                })
+            }
         }
     }
 
@@ -213,7 +218,7 @@ impl Engine {
                 Caller::Storefront => true,
             };
             return if is_theirs {
-                Ok(sale.rendered_row(&row, self.durability))
+                Ok(sale.rendered_row(&row, self.durability()))
             } else {
                 Err(Refusal::NotFound)
             };
@@ -246,7 +251,7 @@ impl Engine {
                 .reservation_by_key(sale.sale_no(), *buyer, *key)
                 .await;
             let row = self.store_read(found)?.ok_or(Refusal::NotFound)?;
-            return Ok(sale.rendered_row(&row, self.durability));
+            return Ok(sale.rendered_row(&row, self.durability()));
         }
         let won = sale
             .ledger()
@@ -255,7 +260,7 @@ impl Engine {
         self.read(&sale, won.record).ok_or(Refusal::NotFound)
     }
 
-    /// Reservations of a sale, ascending by serial, from the store's last word; those in flight show as `unknown`.
+    /// Reservations of a sale, ascending by serial, as committed; those in flight show as `unknown`.
     ///
     /// # Errors
     /// `not_found` for the sale, `store_unavailable`.
@@ -285,19 +290,54 @@ impl Engine {
             own.truncate(limit);
             return Ok(own);
         }
+        if !sale.is_retired() {
+            return Ok(self.listed(&sale, state, after, limit));
+        }
         let filter = flash_store::ReservationFilter { buyer, state };
         let page = flash_store::Page { after, limit };
         let rows = self.store_read(self.store.reservations(sale.sale_no(), filter, page).await)?;
         Ok(rows
             .iter()
-            .map(|row| sale.rendered_row(row, self.durability))
+            .map(|row| sale.rendered_row(row, self.durability()))
             .collect())
     }
 
-    fn read(&self, sale: &Sale, record: RecordRef) -> Option<Reservation> {
+    /// A page of a sale in memory.
+    fn listed(
+        &self,
+        sale: &Sale,
+        state: Option<ReservationState>,
+        mut after: Serial,
+        limit: usize,
+    ) -> Vec<Reservation> {
+        let mut found = Vec::new();
+        while found.len() < limit {
+            let records = sale.ledger().records_after(after, LIST_STEP);
+            let mut last = None;
+            for record in &records {
+                let Some(one) = self.read(sale, *record) else {
+                    continue;
+                };
+                last = Some(one.reservation_id.serial);
+                if state.is_none_or(|state| one.state == state) {
+                    found.push(one);
+                    if found.len() == limit {
+                        break;
+                    }
+                }
+            }
+            match last {
+                Some(last) if records.len() == LIST_STEP => after = last,
+                _ => break,
+            }
+        }
+        found
+    }
+
+    pub(crate) fn read(&self, sale: &Sale, record: RecordRef) -> Option<Reservation> {
         let view = sale.ledger().view(record)?;
         Some(shown(
-            sale.rendered(&view, self.durability)?,
+            sale.rendered(&view, self.durability())?,
             view.in_flight.is_some(),
         ))
     }

@@ -1,4 +1,5 @@
-//! The committer: one task that turns what has queued into batches, one in flight at a time, and applies what the store says.
+//! The committers: one task for each lane, which turns what has queued there into batches, one in flight at a time, and
+//! applies what the store says.
 //!
 //! It owns every job from the hand-over on, judges deadlines when it builds a batch, and finds by itself what is due
 //! by the clock: openings, closings, expiries, sales that may leave memory. It never lingers: a batch is what has
@@ -9,12 +10,15 @@ use std::time::{Duration, Instant};
 
 use flash_ledger::{Begin, Command, PricedLine, Step, Transition};
 use flash_store::{
-    Batch, Change, CommitError, Delta, Deltas, Entry, NotApplied, ReserveLine, Store,
+    Batch, Change, CommitError, Committed, Delta, Deltas, Entry, EntryRefusal, Lanes, NotApplied,
+    ReserveLine, Store, Trouble,
 };
-use flash_types::{ItemIndex, Refusal, SaleNo, SaleState, Serial, Timestamp, bounds};
+use flash_types::{ItemIndex, Refusal, SaleNo, SaleState, Timestamp, bounds};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 
 use crate::fate::{Fate, Verdict};
-use crate::queue::{Job, Work};
+use crate::queue::{Job, Lane, Work};
 use crate::sale::{Sale, StockAnswer};
 use crate::{Engine, Reading};
 
@@ -24,20 +28,73 @@ const SCAN_INTERVAL: Duration = Duration::from_millis(20);
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Most turns of the event loop that a batch waits for tasks that are ready.
 const YIELDS_MAX: usize = 16;
-/// Most expiries begun for one sale at one scan; the committer scans again at once while there are as many.
-const EXPIRIES_PER_SCAN_MAX: usize = bounds::BATCH_EXPIRIES_MAX;
+/// Part of a batch that expiries of one sale may fill; the committer scans again at once while there are as many.
+const EXPIRIES_PART: usize = bounds::BATCH_JOBS_MAX / bounds::BATCH_EXPIRIES_MAX;
 
 /// The store died: the fate of the last batch is not known, and the process must end.
 #[derive(Debug, thiserror::Error)]
 #[error("the store failed and this process cannot go on: {0}")]
 pub struct Fatal(pub String);
 
-/// The one task that writes.
+/// All that write: a committer for each lane.
 pub struct Committer {
     engine: Arc<Engine>,
+    last_batch: u64,
+    last_at: Timestamp,
+    now: Instant,
+}
+
+impl Committer {
+    pub(crate) fn new(
+        engine: Arc<Engine>,
+        last_batch: u64,
+        last_at: Timestamp,
+        now: Instant,
+    ) -> Self {
+        Self {
+            engine,
+            last_batch,
+            last_at,
+            now,
+        }
+    }
+
+    /// Commits until the queue is closed and empty.
+    ///
+    /// # Errors
+    /// [`Fatal`]: end the process; whoever waits has been told that nobody knows.
+    ///
+    /// # Cancel safety
+    /// None: dropping it leaves a queue that nobody serves. Drop the process with it.
+    pub async fn run(self) -> Result<(), Fatal> {
+        let queue = Arc::clone(&self.engine.queue);
+        let mut lanes = FuturesUnordered::new();
+        loop {
+            for lane in queue.take_unserved() {
+                lanes.push(LaneCommitter::new(&self, lane).run());
+            }
+            tokio::select! {
+                ended = lanes.next() => match ended {
+                    Some(Ok(())) => {}
+                    Some(Err(fatal)) => return Err(fatal),
+                    // Closed: each lane ended once its jobs were done.
+                    None => {
+                        self.engine.store.close().await;
+                        return Ok(());
+                    }
+                },
+                () = queue.has_unserved() => {}
+            }
+        }
+    }
+}
+
+/// The one task that writes in a lane.
+struct LaneCommitter {
+    engine: Arc<Engine>,
+    lane: Arc<Lane>,
+    jobs_max: usize,
     next_batch: u64,
-    next_serial: u64,
-    serial_end: u64,
     last_at: Timestamp,
     next_scan: Instant,
     next_check: Instant,
@@ -54,49 +111,38 @@ struct Flight {
 
 struct Sent {
     job: Job,
-    created_at: Timestamp,
-    expires_at: Timestamp,
+    /// Of its change in the batch.
+    place: usize,
+    /// Where the committer had its sale before it.
+    gate_before: SaleState,
 }
 
-impl Committer {
-    pub(crate) fn new(
-        engine: Arc<Engine>,
-        epoch: u64,
-        last_batch: u64,
-        last_at: Timestamp,
-        now: Instant,
-    ) -> Self {
-        assert!(
-            epoch > 0 && epoch < bounds::EPOCH_MAX,
-            "an epoch is a count of starts"
-        );
+impl LaneCommitter {
+    fn new(committer: &Committer, lane: Arc<Lane>) -> Self {
         Self {
-            engine,
-            next_batch: last_batch + 1,
-            next_serial: epoch * bounds::SERIALS_PER_EPOCH + 1,
-            serial_end: (epoch + 1) * bounds::SERIALS_PER_EPOCH,
-            last_at,
-            next_scan: now,
-            next_check: now,
+            engine: Arc::clone(&committer.engine),
+            lane,
+            jobs_max: committer.engine.store.batch_jobs_max(),
+            next_batch: committer.last_batch + 1,
+            last_at: committer.last_at,
+            next_scan: committer.now,
+            next_check: committer.now,
             is_more_due: false,
         }
     }
 
-    /// Commits until the queue is closed and empty.
-    ///
-    /// # Errors
-    /// [`Fatal`]: end the process; whoever waits has been told that nobody knows.
-    ///
-    /// # Cancel safety
-    /// None: dropping it leaves a queue that nobody serves. Drop the process with it.
-    pub async fn run(mut self) -> Result<(), Fatal> {
+    /// Commits until the queue is closed and this lane is empty.
+    async fn run(mut self) -> Result<(), Fatal> {
         loop {
             self.wait().await;
             self.let_ready_tasks_join().await;
             let now = self.engine.clock.read();
+            if let Some(Trouble::Final(why)) = self.engine.store.trouble() {
+                self.engine.store_is_dead(&why);
+                return Err(Fatal(why));
+            }
             let Some(flight) = self.build(now) else {
-                if self.engine.queue.is_closed() && self.engine.queue.waiting_jobs() == 0 {
-                    self.engine.store.close().await;
+                if self.engine.queue.is_closed() && self.lane.waiting_jobs() == 0 {
                     return Ok(());
                 }
                 continue;
@@ -106,24 +152,46 @@ impl Committer {
     }
 
     async fn wait(&mut self) {
-        let engine = Arc::clone(&self.engine);
-        if engine.queue.waiting_jobs() > 0 || engine.queue.is_closed() || self.is_more_due {
+        let is_closed = self.engine.queue.is_closed();
+        if self.lane.waiting_jobs() > 0 || is_closed || self.is_more_due {
             return;
         }
-        tokio::select! {
-            () = engine.queue.filled() => {}
-            () = tokio::time::sleep_until(self.next_scan.into()) => {}
+        match self.looks_again_at() {
+            Some(at) => tokio::select! {
+                () = self.lane.filled() => {}
+                () = tokio::time::sleep_until(at.into()) => {}
+            },
+            None => self.lane.filled().await,
         }
+    }
+
+    /// When this lane has to look at the clock though nobody asks; a lane in which nothing can become due sleeps.
+    fn looks_again_at(&self) -> Option<Instant> {
+        if self.engine.queue.lanes() == Lanes::One {
+            return Some(self.next_scan);
+        }
+        if self.is_first() {
+            return Some(self.next_check);
+        }
+        let sale = self.engine.catalogue.numbered(self.lane.number())?;
+        let may_be_due =
+            !sale.is_retired() && !matches!(sale.gate(), SaleState::Draft | SaleState::Frozen);
+        may_be_due.then_some(self.next_scan)
+    }
+
+    /// The lane that looks after what concerns no sale.
+    fn is_first(&self) -> bool {
+        self.lane.number() == SaleNo(0)
     }
 
     /// Lets tasks that are ready put their jobs into this batch: yields for as long as that brings more. No timer,
     /// no linger: with nobody ready it is one turn of the event loop.
     async fn let_ready_tasks_join(&self) {
-        let mut waiting_jobs = self.engine.queue.waiting_jobs();
+        let mut waiting_jobs = self.lane.waiting_jobs();
         for _ in 0..YIELDS_MAX {
             tokio::task::yield_now().await;
-            let before = std::mem::replace(&mut waiting_jobs, self.engine.queue.waiting_jobs());
-            if waiting_jobs == before || waiting_jobs >= bounds::BATCH_JOBS_MAX {
+            let before = std::mem::replace(&mut waiting_jobs, self.lane.waiting_jobs());
+            if waiting_jobs == before || waiting_jobs >= self.jobs_max {
                 break;
             }
         }
@@ -133,8 +201,8 @@ impl Committer {
     fn build(&mut self, now: Reading) -> Option<Flight> {
         let engine = Arc::clone(&self.engine);
         let mut jobs = Vec::new();
-        engine.queue.take(bounds::BATCH_JOBS_MAX, &mut jobs);
-        let is_probing = now.at >= self.next_check && self.check(now);
+        self.lane.take(self.jobs_max, &mut jobs);
+        let is_probing = self.is_first() && now.at >= self.next_check && self.check(now);
         // A poke means that something is due right now: a scan is cheap where nothing queued.
         if now.at >= self.next_scan || self.is_more_due || jobs.is_empty() {
             self.add_due(&mut jobs, now);
@@ -155,13 +223,16 @@ impl Committer {
         for job in jobs {
             self.add(job, now, &mut flight);
         }
-        let mut notes = engine.take_notes();
+        let mut notes = Vec::new();
+        if self.is_first() {
+            notes = engine.take_notes();
+        }
         if is_probing {
             // Stored only if the store takes it: one line for each trouble that ended.
             notes.extend(engine.recovery_note());
         }
         for note in notes {
-            let serial = self.next_serial();
+            let serial = engine.serials.next();
             flight.batch.entries.push(Entry {
                 serial,
                 sale_no: SaleNo(0),
@@ -171,18 +242,8 @@ impl Committer {
         (!flight.batch.entries.is_empty()).then_some(flight)
     }
 
-    fn next_serial(&mut self) -> Serial {
-        let serial = Serial(self.next_serial);
-        self.next_serial += 1;
-        assert!(
-            self.next_serial < self.serial_end,
-            "a start numbers fewer than 2^32 events"
-        );
-        serial
-    }
-
     /// Puts one job into the batch, or ends it: late, given up, or behind a change of state that forbids it.
-    fn add(&mut self, mut job: Job, now: Reading, flight: &mut Flight) {
+    fn add(&self, mut job: Job, now: Reading, flight: &mut Flight) {
         let at = flight.batch.at;
         let expires_at = at.plus(job.sale.payment_window());
         if now.at > job.deadline {
@@ -190,11 +251,12 @@ impl Committer {
             return end_unsent(&job, refusal);
         }
         // Claimed first: a job that its caller gave up must not move the gate.
-        let serial = self.next_serial();
+        let serial = self.engine.serials.next();
         if !job.fate.claim(serial) {
             let refusal = self.engine.overloaded();
             return end_unsent(&job, refusal);
         }
+        let gate_before = job.sale.gate();
         if let Err(refusal) = pass_gate(&job, &mut flight.gates) {
             return end_unsent(&job, refusal);
         }
@@ -203,13 +265,14 @@ impl Committer {
         }
         let sale_no = job.sale.sale_no();
         let change = change_of(&job.work, at, expires_at);
+        let place = flight.batch.entries.len();
         flight.batch.entries.push(Entry {
             serial,
             sale_no,
             change,
         });
         if let Some(note) = job.note.take() {
-            let serial = self.next_serial();
+            let serial = self.engine.serials.next();
             flight.batch.entries.push(Entry {
                 serial,
                 sale_no,
@@ -218,8 +281,8 @@ impl Committer {
         }
         flight.jobs.push(Sent {
             job,
-            created_at: at,
-            expires_at,
+            place,
+            gate_before,
         });
     }
 
@@ -238,12 +301,25 @@ impl Committer {
         #[cfg(feature = "faults")]
         flash_store::fault::point("committer_panic");
         match result {
-            Ok(()) => {
+            Ok(committed) => {
                 self.next_batch += 1;
                 engine.store_is_up();
-                for sent in flight.jobs {
-                    settle(&engine, sent);
+                self.settle(flight, committed);
+                Ok(())
+            }
+            Err(CommitError::Frozen { reason, is_known }) => {
+                for sale in sales_of(&flight, &engine, self.lane.number()) {
+                    engine.is_frozen_by_store(&sale, &reason);
                 }
+                for sent in &flight.jobs {
+                    if is_known {
+                        end_unsent(&sent.job, Refusal::SaleFrozen);
+                    } else {
+                        sent.job.fate.decide(Verdict::Unknown);
+                        sent.job.sale.job_ends();
+                    }
+                }
+                self.is_more_due = false;
                 Ok(())
             }
             Err(CommitError::NotApplied(why)) => {
@@ -275,11 +351,45 @@ impl Committer {
         }
     }
 
+    /// Applies a durable batch, change by change.
+    fn settle(&self, flight: Flight, committed: Committed) {
+        let at = committed.at.unwrap_or(flight.batch.at);
+        if committed.has_moved {
+            // The store was away: nobody could pay meanwhile.
+            let steady = self.engine.clock.read().steady;
+            for sale in sales_of(&flight, &self.engine, self.lane.number()) {
+                sale.ledger()
+                    .extend_expiry(steady.plus(sale.restart_grace()));
+            }
+        }
+        let mut refused = committed.refused.into_iter().peekable();
+        for sent in flight.jobs {
+            // Notes have no job: their places are passed over.
+            while refused.next_if(|(place, _)| *place < sent.place).is_some() {}
+            match refused.next_if(|(place, _)| *place == sent.place) {
+                None => settle(&self.engine, sent.job, at),
+                Some((_, why)) => end_refused(&self.engine, &sent, &why),
+            }
+        }
+    }
+
+    /// The sales that this lane looks after.
+    fn sales(&self) -> Vec<Arc<Sale>> {
+        match self.engine.queue.lanes() {
+            Lanes::One => self.engine.catalogue.all(),
+            Lanes::PerSale => {
+                let sale = self.engine.catalogue.numbered(self.lane.number());
+                sale.into_iter().collect()
+            }
+        }
+    }
+
     /// Openings, closings, expiries and departures that the clock asks for.
     fn add_due(&mut self, jobs: &mut Vec<Job>, now: Reading) {
         self.is_more_due = false;
+        let expiries_max = self.jobs_max / EXPIRIES_PART;
         let mut due = Vec::new();
-        for sale in self.engine.catalogue.all() {
+        for sale in self.sales() {
             if sale.is_retired() {
                 continue;
             }
@@ -290,9 +400,8 @@ impl Committer {
                 continue;
             }
             due.clear();
-            sale.ledger()
-                .due(now.steady, EXPIRIES_PER_SCAN_MAX, &mut due);
-            self.is_more_due = due.len() == EXPIRIES_PER_SCAN_MAX;
+            sale.ledger().due(now.steady, expiries_max, &mut due);
+            self.is_more_due = due.len() == expiries_max;
             for serial in &due {
                 let fate = Arc::new(Fate::default());
                 let begun = sale
@@ -534,17 +643,64 @@ fn deltas(units: &[(ItemIndex, u32)]) -> Deltas {
         .collect()
 }
 
-/// Applies what is durable and tells everybody who waits.
-fn settle(engine: &Engine, sent: Sent) {
-    let Sent {
-        job,
-        created_at,
-        expires_at,
-    } = sent;
+/// The sales that a batch is about: those of its jobs, or the lane's.
+fn sales_of(flight: &Flight, engine: &Engine, lane: SaleNo) -> Vec<Arc<Sale>> {
+    let mut sales: Vec<Arc<Sale>> = Vec::new();
+    let of_jobs = flight.jobs.iter().map(|sent| Arc::clone(&sent.job.sale));
+    for sale in of_jobs.chain(engine.catalogue.numbered(lane)) {
+        if !sales.iter().any(|known| Arc::ptr_eq(known, &sale)) {
+            sales.push(sale);
+        }
+    }
+    sales
+}
+
+/// Ends a job whose change the store did not take: nothing of it is there.
+fn end_refused(engine: &Engine, sent: &Sent, why: &EntryRefusal) {
+    let job = &sent.job;
+    if job.sale.gate() != SaleState::Frozen {
+        job.sale.set_gate(sent.gate_before);
+    }
+    let refusal = match why {
+        EntryRefusal::KeyKnown(serial) => {
+            if let Work::Reserve { record, .. } = &job.work {
+                job.sale.ledger().abort_reserve(*record);
+                job.fate.decide(Verdict::Elsewhere(*serial));
+                return job.sale.job_ends();
+            }
+            Refusal::InFlight
+        }
+        EntryRefusal::Limit => Refusal::BuyerLimitReached,
+        EntryRefusal::SoldOut(units) => Refusal::SoldOut {
+            is_final: false,
+            available_units: (*units > 0).then_some(*units),
+        },
+        EntryRefusal::State(SaleState::Paused) => Refusal::SalePaused,
+        EntryRefusal::State(SaleState::Frozen) => Refusal::SaleFrozen,
+        EntryRefusal::State(SaleState::Draft | SaleState::Published) => Refusal::SaleNotStarted {
+            starts_at: job.sale.definition().starts_at,
+        },
+        EntryRefusal::State(SaleState::Open | SaleState::Closed) => Refusal::SaleEnded,
+        // What is due comes up again at the next scan.
+        EntryRefusal::Early => Refusal::StateConflict { refund_due: false },
+        EntryRefusal::Stale(_) => Refusal::SaleFrozen,
+    };
+    end_unsent(job, refusal);
+    if let EntryRefusal::Stale(what) = why {
+        // One node serves a sale, so its ledger is what is stored, or one of them is wrong.
+        let finding = format!("the store and the ledger differ ({what})");
+        engine.freeze(job.sale.sale_no(), &finding, engine.clock.read().at);
+    }
+}
+
+/// Applies what is durable since `at` and tells everybody who waits.
+fn settle(engine: &Engine, job: Job, at: Timestamp) {
     let sale = &job.sale;
     let ledger = sale.ledger();
     match job.work {
-        Work::Reserve { record, .. } => ledger.finish_reserve(record, created_at, expires_at),
+        Work::Reserve { record, .. } => {
+            ledger.finish_reserve(record, at, at.plus(sale.payment_window()));
+        }
         Work::Transition(transition) => ledger.finish(&transition),
         Work::ChangeStock {
             change,

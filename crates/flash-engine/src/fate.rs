@@ -24,6 +24,8 @@ pub(crate) enum Verdict {
     Done,
     /// Nothing was changed, and this is why.
     Refused(Refusal),
+    /// Nothing was changed: the key won before, as the store knows, with this reservation.
+    Elsewhere(Serial),
     /// The store died over it.
     Unknown,
 }

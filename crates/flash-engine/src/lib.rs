@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use flash_admission::{Limiter, Rate};
-use flash_store::{AdminNote, AnyStore, Opened, Store};
+use flash_store::{AdminNote, AnyStore, Opened, Store, Trouble};
 use flash_types::{
     BuyerId, Durability, IdempotencyKey, ItemId, ItemUnits, Quantity, RefundRef, Refusal, SaleId,
     SaleNo, SaleState, bounds,
@@ -24,21 +24,25 @@ mod clock;
 mod command;
 mod committer;
 mod fate;
+mod loss;
 mod metrics;
 mod purchase;
 mod queue;
 mod recovery;
 mod retired;
 mod sale;
+mod serials;
 
-pub use clock::{Clock, Reading, SystemClock};
+pub use clock::{Clock, Reading, StoreClock, SystemClock};
 pub use committer::{Committer, Fatal};
 pub use flash_ledger::{HashKey, StateCounts};
+pub use loss::{Loss, Lost};
 pub use recovery::Recovered;
 pub use sale::Sale;
 
 use catalogue::Catalogue;
 use queue::Queue;
+use serials::Serials;
 
 /// Most notes on refused admin commands that wait for the next batch.
 const NOTES_MAX: usize = 1_024;
@@ -105,6 +109,8 @@ pub enum AdminRefusal {
     Refused(Refusal),
     /// 400 with this detail.
     Malformed(String),
+    /// 409 `state_conflict` with this detail.
+    Conflict(String),
     /// Sent to the store, fate not known: 504.
     Unknown,
 }
@@ -172,11 +178,11 @@ impl Default for EngineConfig {
 pub struct Engine {
     config: EngineConfig,
     store: Arc<AnyStore>,
-    durability: Durability,
     clock: Arc<dyn Clock>,
     started_at: Instant,
     catalogue: Catalogue,
     queue: Arc<Queue>,
+    serials: Serials,
     buyers: Limiter,
     addresses: Limiter,
     metrics: metrics::Metrics,
@@ -205,11 +211,11 @@ impl Engine {
         let (sales, findings) = recovered.finish(now.steady);
         let admission_key = flash_admission::HashKey(config.hash_key.0, config.hash_key.1);
         let engine = Arc::new(Self {
-            durability: store.durability(),
+            queue: Arc::new(Queue::new(store.lanes())),
+            serials: Serials::of_epoch(opened.epoch),
             store: Arc::new(store),
             started_at: now.at,
             catalogue: Catalogue::default(),
-            queue: Arc::new(Queue::default()),
             buyers: Limiter::new(config.buyer_keys_max, admission_key),
             addresses: Limiter::new(config.address_keys_max, admission_key),
             metrics: metrics::Metrics::new(),
@@ -228,9 +234,17 @@ impl Engine {
         for (sale_no, finding) in findings {
             engine.freeze(sale_no, &finding, now.at);
         }
+        // Sales that are there may have something due: their lanes are served from the start.
+        for sale in engine
+            .catalogue
+            .all()
+            .iter()
+            .filter(|sale| !sale.is_retired())
+        {
+            engine.queue.lane(sale.sale_no());
+        }
         let committer = Committer::new(
             Arc::clone(&engine),
-            opened.epoch,
             opened.last_batch,
             opened.last_at,
             now.at,
@@ -255,7 +269,7 @@ impl Engine {
 
     /// The level at which answers are durable.
     pub fn durability(&self) -> Durability {
-        self.durability
+        self.store.durability()
     }
 
     /// Jobs decided and unanswered.
@@ -340,10 +354,16 @@ impl Engine {
         if let Some(trouble) = &*self.store_trouble.lock() {
             reasons.push(format!("store: {trouble}"));
         }
+        match self.store.trouble() {
+            Some(Trouble::Passing(why) | Trouble::Final(why)) => {
+                reasons.push(format!("store: {why}"));
+            }
+            None => {}
+        }
         Health {
             ready: reasons.is_empty(),
             reasons,
-            durability: self.durability,
+            durability: self.durability(),
         }
     }
 
@@ -409,6 +429,20 @@ impl Engine {
         self.metrics
             .books_imbalance_units
             .set(imbalance_units as f64);
+    }
+
+    /// The store says that a sale must not go on: it stops here too. Nothing is written, since nothing would be taken.
+    fn is_frozen_by_store(&self, sale: &Sale, reason: &str) {
+        if sale.gate() != SaleState::Frozen {
+            tracing::error!(sale = %sale.definition().sale_id, reason, "the sale is frozen");
+        }
+        sale.set_gate(SaleState::Frozen);
+        sale.set_state(SaleState::Frozen);
+        // A draft that is being replaced, or a slice of a retired sale, is not the one that everybody sees.
+        if let Some(shown) = self.catalogue.numbered(sale.sale_no()) {
+            shown.set_gate(SaleState::Frozen);
+            shown.set_state(SaleState::Frozen);
+        }
     }
 
     /// Stops a sale at once, and writes down why.

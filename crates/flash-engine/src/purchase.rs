@@ -54,7 +54,7 @@ impl Engine {
                             slot: Some(slot),
                             turns: Vec::new(),
                         });
-                        return self.answer(&sale, record, &fate, deadline).await;
+                        return self.answer(&sale, lines, record, &fate, deadline).await;
                     }
                     Reserve::Won(won) => return self.replay(&sale, won, deadline).await,
                     Reserve::Limit(_) => Refusal::BuyerLimitReached,
@@ -136,6 +136,7 @@ impl Engine {
     async fn answer(
         &self,
         sale: &Sale,
+        asked: &Lines,
         record: RecordRef,
         fate: &Fate,
         deadline: Instant,
@@ -144,8 +145,9 @@ impl Engine {
             None if fate.give_up() => Outcome::Refused(self.overloaded()),
             None => self.unknown(sale, fate),
             Some(Verdict::Unknown) => self.unknown(sale, fate),
+            Some(Verdict::Elsewhere(serial)) => self.stored(sale, serial, Some(asked)).await,
             Some(Verdict::Refused(refusal)) => Outcome::Refused(refusal),
-            Some(Verdict::Done) => match sale.reservation(record, self.durability) {
+            Some(Verdict::Done) => match sale.reservation(record, self.durability()) {
                 Some(reservation) => Outcome::Reserved(Arc::new(reservation)),
                 None => self.unknown(sale, fate),
             },
@@ -162,6 +164,8 @@ impl Engine {
                 Some(Verdict::Done) => {}
                 Some(Verdict::Refused(refusal)) => return Outcome::Refused(refusal),
                 Some(Verdict::Unknown) => return self.unknown(sale, &fate),
+                // What this key won is another node's to tell; `is_same` was judged against the try that lost.
+                Some(Verdict::Elsewhere(_)) => return Outcome::Refused(Refusal::InFlight),
                 None => return self.unknown(sale, &fate),
             }
         }
@@ -180,14 +184,14 @@ impl Engine {
                 return Outcome::Refused(Refusal::NotFound);
             };
             let in_flight = view.in_flight.clone();
-            let Some(reservation) = sale.rendered(&view, self.durability) else {
+            let Some(reservation) = sale.rendered(&view, self.durability()) else {
                 return Outcome::Refused(Refusal::InFlight);
             };
             let Some(fate) = in_flight else {
                 return Outcome::Stands(Arc::new(reservation));
             };
             match fate.by(deadline).await {
-                Some(Verdict::Done | Verdict::Refused(_)) => {}
+                Some(Verdict::Done | Verdict::Refused(_) | Verdict::Elsewhere(_)) => {}
                 // The store died over it: it stays in flight until the process ends.
                 Some(Verdict::Unknown) | None => {
                     return Outcome::Stands(Arc::new(shown(reservation, true)));
@@ -212,7 +216,7 @@ impl Engine {
         // Registered before the look, so an opening between look and wait is not missed.
         opened.as_mut().enable();
         if sale.state() == SaleState::Published {
-            self.queue.poke();
+            self.queue.poke(sale.sale_no());
             let _ = tokio::time::timeout_at(deadline.into(), opened).await;
         }
     }

@@ -1,17 +1,18 @@
-//! The bounded way to the committer: jobs in the order in which they were decided.
+//! The bounded way to the committers: lanes of jobs, each in the order in which they were decided.
 //!
+//! A lane is served by one committer. One lane takes all sales, or each sale has its own, as the store wants it; lane 0 is always there.
 //! Everything that is decided and not yet answered holds a [`Slot`]. New purchases may fill three quarters of the
 //! slots; the last quarter is kept for commands on what was already sold, which are never shed for new buyers.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use flash_ledger::{PricedLine, RecordRef, StockChange, Transition};
-use flash_store::AdminNote;
-use flash_types::{BuyerId, IdempotencyKey, SaleDefinition, bounds};
-use parking_lot::Mutex;
+use flash_store::{AdminNote, Lanes};
+use flash_types::{BuyerId, IdempotencyKey, SaleDefinition, SaleNo, bounds};
+use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 
@@ -80,16 +81,124 @@ impl Drop for Slot {
     }
 }
 
-/// The queue.
-#[derive(Default)]
-pub(crate) struct Queue {
+/// Jobs that wait for one committer.
+pub(crate) struct Lane {
+    /// The sale that it is for; 0: all sales, or what concerns none.
+    number: SaleNo,
     jobs: Mutex<VecDeque<Job>>,
-    taken: AtomicUsize,
     filled: Notify,
+}
+
+impl Lane {
+    fn new(number: SaleNo) -> Self {
+        Self {
+            number,
+            jobs: Mutex::default(),
+            filled: Notify::new(),
+        }
+    }
+
+    /// The sale that it is for; 0: all sales, or what concerns none.
+    pub(crate) fn number(&self) -> SaleNo {
+        self.number
+    }
+
+    fn push(&self, job: Job) {
+        let was_empty = {
+            let mut jobs = self.jobs.lock();
+            let was_empty = jobs.is_empty();
+            jobs.push_back(job);
+            was_empty
+        };
+        if was_empty {
+            self.filled.notify_one();
+        }
+    }
+
+    /// Takes up to `limit` jobs, oldest first.
+    pub(crate) fn take(&self, limit: usize, into: &mut Vec<Job>) {
+        let mut jobs = self.jobs.lock();
+        let count = jobs.len().min(limit);
+        into.extend(jobs.drain(..count));
+    }
+
+    /// Waits until something was pushed or poked.
+    ///
+    /// # Cancel safety
+    /// Dropping it loses nothing: the wake-up is kept for the next wait.
+    pub(crate) async fn filled(&self) {
+        self.filled.notified().await;
+    }
+
+    /// Jobs that wait to be sent.
+    pub(crate) fn waiting_jobs(&self) -> usize {
+        self.jobs.lock().len()
+    }
+}
+
+/// The queue.
+pub(crate) struct Queue {
+    lanes: Lanes,
+    first: Arc<Lane>,
+    /// The lanes of single sales.
+    others: RwLock<HashMap<SaleNo, Arc<Lane>>>,
+    /// Lanes that no committer serves yet.
+    unserved: Mutex<Vec<Arc<Lane>>>,
+    has_unserved: Notify,
+    taken: AtomicUsize,
     is_closed: AtomicBool,
 }
 
 impl Queue {
+    pub(crate) fn new(lanes: Lanes) -> Self {
+        let first = Arc::new(Lane::new(SaleNo(0)));
+        Self {
+            lanes,
+            unserved: Mutex::new(vec![Arc::clone(&first)]),
+            first,
+            others: RwLock::default(),
+            has_unserved: Notify::new(),
+            taken: AtomicUsize::new(0),
+            is_closed: AtomicBool::new(false),
+        }
+    }
+
+    /// How jobs are parted.
+    pub(crate) fn lanes(&self) -> Lanes {
+        self.lanes
+    }
+
+    /// The lane of a sale, made where it is new.
+    pub(crate) fn lane(&self, sale_no: SaleNo) -> Arc<Lane> {
+        if self.lanes == Lanes::One || sale_no == SaleNo(0) {
+            return Arc::clone(&self.first);
+        }
+        if let Some(lane) = self.others.read().get(&sale_no) {
+            return Arc::clone(lane);
+        }
+        let mut others = self.others.write();
+        let lane = others.entry(sale_no).or_insert_with(|| {
+            let lane = Arc::new(Lane::new(sale_no));
+            self.unserved.lock().push(Arc::clone(&lane));
+            self.has_unserved.notify_one();
+            lane
+        });
+        Arc::clone(lane)
+    }
+
+    /// Lanes that nobody serves yet: whoever takes them has to.
+    pub(crate) fn take_unserved(&self) -> Vec<Arc<Lane>> {
+        std::mem::take(&mut *self.unserved.lock())
+    }
+
+    /// Waits until there may be one.
+    ///
+    /// # Cancel safety
+    /// Dropping it loses nothing: the wake-up is kept for the next wait.
+    pub(crate) async fn has_unserved(&self) {
+        self.has_unserved.notified().await;
+    }
+
     /// A slot, or `None` if the part of the queue that this class may fill is full.
     pub(crate) fn slot(self: &Arc<Self>, class: Class) -> Option<Slot> {
         let bound = match class {
@@ -115,47 +224,37 @@ impl Queue {
     /// Hands a job over: from here on it goes on without its caller.
     pub(crate) fn push(&self, job: Job) {
         job.sale.job_begins();
-        let was_empty = {
-            let mut jobs = self.jobs.lock();
-            let was_empty = jobs.is_empty();
-            jobs.push_back(job);
-            was_empty
-        };
-        if was_empty {
-            self.filled.notify_one();
+        if self.lanes == Lanes::One {
+            return self.first.push(job);
         }
+        self.lane(job.sale.sale_no()).push(job);
     }
 
-    /// Takes up to `limit` jobs, oldest first.
-    pub(crate) fn take(&self, limit: usize, into: &mut Vec<Job>) {
-        let mut jobs = self.jobs.lock();
-        let count = jobs.len().min(limit);
-        into.extend(jobs.drain(..count));
+    /// Wakes a committer though nothing was pushed: something is due by the clock, in a sale or (0) in none.
+    pub(crate) fn poke(&self, sale_no: SaleNo) {
+        self.lane(sale_no).filled.notify_one();
     }
 
-    /// Wakes the committer though nothing was pushed: something is due by the clock.
-    pub(crate) fn poke(&self) {
-        self.filled.notify_one();
-    }
-
-    /// Waits until something was pushed or poked.
-    ///
-    /// # Cancel safety
-    /// Dropping it loses nothing: the wake-up is kept for the next wait.
-    pub(crate) async fn filled(&self) {
-        self.filled.notified().await;
-    }
-
-    /// Jobs that wait to be sent.
+    /// Jobs that wait to be sent, in all lanes.
     pub(crate) fn waiting_jobs(&self) -> usize {
-        self.jobs.lock().len()
+        let others: usize = self
+            .others
+            .read()
+            .values()
+            .map(|lane| lane.waiting_jobs())
+            .sum();
+        self.first.waiting_jobs() + others
     }
 
-    /// Tells the committer to finish what is queued and end.
+    /// Tells the committers to finish what is queued and end.
     pub(crate) fn close(&self) {
         // Release: what was pushed before is seen by whoever sees the flag.
         self.is_closed.store(true, Ordering::Release);
-        self.filled.notify_one();
+        self.first.filled.notify_one();
+        for lane in self.others.read().values() {
+            lane.filled.notify_one();
+        }
+        self.has_unserved.notify_one();
     }
 
     /// `close` was called.

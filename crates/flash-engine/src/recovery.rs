@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use flash_ledger::HashKey;
-use flash_store::{DecisionRow, Loaded, ReservationRow, SaleRow};
+use flash_store::{DecisionRow, Loaded, ReservationRow, SaleContent, SaleRow};
 use flash_types::{ItemIndex, ItemUnits, SaleNo, Timestamp};
 
 use crate::retired::{load_decision, loaded};
@@ -22,6 +22,17 @@ impl Recovered {
         Self {
             hash_key,
             sales: HashMap::new(),
+        }
+    }
+
+    /// Takes all that is stored of one sale.
+    pub(crate) fn add(&mut self, content: SaleContent) {
+        self.sale(content.sale);
+        for row in content.reservations {
+            self.reservation(row);
+        }
+        for row in content.decisions {
+            self.decision(row);
         }
     }
 

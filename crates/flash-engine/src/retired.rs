@@ -9,7 +9,7 @@ use std::sync::Arc;
 use flash_ledger::{Command, LoadedReservation, PaymentDecision};
 use flash_store::{DecisionKind, DecisionRow, ReadError, ReservationRow, Store};
 use flash_types::{
-    ItemIndex, ItemUnits, Outcome, PaymentRef, RefundRef, Refusal, SaleState, Serial,
+    ItemIndex, ItemUnits, Lines, Outcome, PaymentRef, RefundRef, Refusal, SaleState, Serial,
 };
 
 use crate::sale::Sale;
@@ -51,7 +51,7 @@ impl Engine {
         let asked = sale.lines(&request.lines);
         match row {
             Some(row) if asked.is_some_and(|asked| is_same(&row, asked.as_slice())) => {
-                Outcome::Stands(Arc::new(sale.rendered_row(&row, self.durability)))
+                Outcome::Stands(Arc::new(sale.rendered_row(&row, self.durability())))
             }
             Some(_) => Outcome::Refused(Refusal::IdempotencyKeyReused),
             None if request
@@ -62,6 +62,24 @@ impl Engine {
                 Outcome::Refused(Refusal::NotFound)
             }
             None => Outcome::Refused(Refusal::SaleEnded),
+        }
+    }
+
+    /// The answer to a key that won as the store knows and the ledger does not.
+    pub(crate) async fn stored(
+        &self,
+        sale: &Sale,
+        serial: Serial,
+        asked: Option<&Lines>,
+    ) -> Outcome {
+        let found = self.store.reservation(sale.sale_no(), serial).await;
+        match self.store_read(found) {
+            Ok(Some(row)) if asked.is_some_and(|asked| is_same(&row, asked.as_slice())) => {
+                Outcome::Stands(Arc::new(sale.rendered_row(&row, self.durability())))
+            }
+            Ok(Some(_)) => Outcome::Refused(Refusal::IdempotencyKeyReused),
+            Ok(None) => Outcome::Refused(Refusal::InFlight),
+            Err(refusal) => Outcome::Refused(refusal),
         }
     }
 

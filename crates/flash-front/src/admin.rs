@@ -64,6 +64,7 @@ async fn dispatch(
         Route::AdminSale => one_sale(call, names[0]),
         Route::Audit => audit(call, names[0]).await,
         Route::AdminReservations => reservations(call, names[0]).await,
+        Route::Loss => loss(call, names[0]).await,
         Route::AuditLog => audit_log(call).await,
         Route::PostSale => run(call, body, Command::Make, names).await,
         Route::PutSale => run(call, body, Command::Replace, names).await,
@@ -72,6 +73,7 @@ async fn dispatch(
         Route::Resume => run(call, body, Command::Sale(SaleCommand::Resume), names).await,
         Route::Close => run(call, body, Command::Sale(SaleCommand::Close), names).await,
         Route::Stock => run(call, body, Command::Stock, names).await,
+        Route::AcceptLoss => run(call, body, Command::AcceptLoss, names).await,
         Route::Time
         | Route::Sales
         | Route::Sale
@@ -172,6 +174,21 @@ async fn reservations(call: &Call<'_>, name: &str) -> Result<Reply, Problem> {
     public::page(call, &sale_id, None, state, query.cursor()?, query.limit()?).await
 }
 
+/// What a frozen sale's store lost.
+async fn loss(call: &Call<'_>, name: &str) -> Result<Reply, Problem> {
+    let sale_id = path_id("sale", name, SaleId::parse)?;
+    admin(call, Role::Operator, "sale.loss", Some(&sale_id))?;
+    let query = Query::parse(call.parts.uri.query(), &["cursor", "limit"])?;
+    let (after, limit) = (query.cursor()?, query.limit()?);
+    let mut items = call.engine().loss(&sale_id).await.map_err(refused)?;
+    items.retain(|one| one.reservation.reservation_id.serial.0 > after);
+    let is_more = items.len() > limit;
+    items.truncate(limit);
+    let last = items.last().filter(|_| is_more);
+    let next_cursor = last.map(|last| last.reservation.reservation_id.serial.0.to_string());
+    Reply::of(StatusCode::OK, &PageView { items, next_cursor })
+}
+
 fn sales(call: &Call<'_>) -> Result<Reply, Problem> {
     admin(call, Role::Viewer, "sale.list", None)?;
     let query = Query::parse(call.parts.uri.query(), &["cursor", "limit"])?;
@@ -228,6 +245,7 @@ enum Command {
     Replace,
     Sale(SaleCommand),
     Stock,
+    AcceptLoss,
 }
 
 impl Command {
@@ -241,6 +259,15 @@ impl Command {
             Self::Sale(SaleCommand::Resume) => "sale.resume",
             Self::Sale(SaleCommand::Close) => "sale.close",
             Self::Stock => "sale.change_stock",
+            Self::AcceptLoss => "sale.accept_loss",
+        }
+    }
+
+    /// Who may give it.
+    fn role(self) -> Role {
+        match self {
+            Self::Make | Self::Replace | Self::Sale(_) | Self::Stock => Role::Merchant,
+            Self::AcceptLoss => Role::Operator,
         }
     }
 }
@@ -258,12 +285,12 @@ async fn run(
         path_id("sale", name, SaleId::parse).map(Some)
     };
     let known = named.as_ref().ok().copied().flatten();
-    let who = admin(call, Role::Merchant, command.as_str(), known.as_ref())?;
+    let who = admin(call, command.role(), command.as_str(), known.as_ref())?;
     let done = match named {
         Ok(sale_id) => carry_out(call, body, command, sale_id, item, who.clone()).await,
         Err(problem) => Err(Refused::Here(problem)),
     };
-    done.map_err(|refused| match refused {
+    done.map_err(|by| match by {
         Refused::Here(problem) => {
             let rendered = problem.render();
             let detail = if let Problem::Malformed(detail) = &problem {
@@ -277,10 +304,17 @@ async fn run(
                 .note(&who, command.as_str(), known.as_ref(), word, &detail[..end]);
             problem
         }
-        Refused::ByEngine(AdminRefusal::Refused(refusal)) => refusal.into(),
-        Refused::ByEngine(AdminRefusal::Malformed(detail)) => Problem::malformed(detail),
-        Refused::ByEngine(AdminRefusal::Unknown) => Problem::Unknown(None),
+        Refused::ByEngine(refusal) => refused(refusal),
     })
+}
+
+fn refused(refusal: AdminRefusal) -> Problem {
+    match refusal {
+        AdminRefusal::Refused(refusal) => refusal.into(),
+        AdminRefusal::Malformed(detail) => Problem::malformed(detail),
+        AdminRefusal::Conflict(detail) => Problem::Conflict(detail),
+        AdminRefusal::Unknown => Problem::Unknown(None),
+    }
 }
 
 /// Who said no, and so who notes it.
@@ -349,7 +383,12 @@ async fn carry_out(
             let view = json!({"applied_delta_units": applied});
             Ok(Reply::of(StatusCode::OK, &view)?)
         }
-        (Command::Replace | Command::Sale(_) | Command::Stock, None) => {
+        (Command::AcceptLoss, Some(sale_id)) => {
+            bodies::nothing(&call.body(body, bounds::BODY_BYTES_MAX).await?)?;
+            let loss = engine.accept_loss(&sale_id, who).await?;
+            Ok(Reply::of(StatusCode::OK, &loss)?)
+        }
+        (Command::Replace | Command::Sale(_) | Command::Stock | Command::AcceptLoss, None) => {
             Err(Problem::NoSuchPath.into())
         }
     }

@@ -46,6 +46,9 @@ mod wire;
     wire::AdminSale,
     wire::AdminSalePage,
     wire::SaleAudit,
+    wire::LostReservation,
+    wire::LossPage,
+    wire::AcceptedLoss,
     wire::AuditLogLine,
     wire::AuditLogPage,
     wire::Alive,
@@ -55,7 +58,7 @@ struct Schemas;
 
 const PUBLIC_TEXT: &str = "Buying. Every refusal is a Problem, whose `outcome` is the word to go by. \
 A purchase carries an Idempotency-Key: the same key gets the same reservation again.";
-const ADMIN_TEXT: &str = "Running a sale. Keys have roles: viewers read, merchants run sales.";
+const ADMIN_TEXT: &str = "Running a sale. Keys have roles: viewers read, merchants run sales, operators run the machine.";
 
 /// The document of a port, as JSON.
 pub(crate) fn document(port: Listener, is_demo: bool) -> Bytes {
@@ -247,7 +250,7 @@ fn operation(endpoint: &Endpoint) -> OperationBuilder {
         Who::All => &[],
         Who::BuyerOrStorefront => &["buyer", "storefront"],
         Who::Storefront => &["storefront"],
-        Who::Viewer | Who::Merchant => &["admin"],
+        Who::Viewer | Who::Merchant | Who::Operator => &["admin"],
     };
     for scheme in schemes {
         operation = operation.security(SecurityRequirement::new(*scheme, Vec::<String>::new()));

@@ -67,6 +67,8 @@ words! {
 pub enum Problem {
     /// 400, with what is wrong.
     Malformed(Cow<'static, str>),
+    /// 409 `state_conflict`, with what stands against it.
+    Conflict(String),
     /// 401.
     Unauthenticated,
     /// 403: known, but not allowed.
@@ -162,6 +164,9 @@ impl Problem {
             },
             Self::Malformed(detail) => {
                 return Variable::new(400, Word::Malformed, "Malformed request", detail).done();
+            }
+            Self::Conflict(detail) => {
+                return Variable::new(409, Word::StateConflict, "State conflict", detail).done();
             }
             Self::Unknown(id) => return unknown(*id),
             Self::Unauthenticated => fixed!(

@@ -62,6 +62,8 @@ pub(crate) async fn handle(
         | Route::Stock
         | Route::Audit
         | Route::AdminReservations
+        | Route::Loss
+        | Route::AcceptLoss
         | Route::AuditLog
         | Route::Metrics
         | Route::Healthz

@@ -20,6 +20,7 @@ pub(crate) enum Who {
     Storefront,
     Viewer,
     Merchant,
+    Operator,
 }
 
 /// An endpoint.
@@ -50,6 +51,8 @@ pub(crate) enum Route {
     Stock,
     Audit,
     AdminReservations,
+    Loss,
+    AcceptLoss,
     AuditLog,
     Metrics,
     Healthz,
@@ -144,6 +147,11 @@ pub(crate) static ENDPOINTS: &[Endpoint] = endpoints! {
     Admin GET "/v1/admin/sales/{sale}/audit" Audit Viewer "Whether the books balance" => 200 "SaleAudit";
     Admin GET "/v1/admin/sales/{sale}/reservations" AdminReservations Viewer "Reservations of a sale"
         query ["state" "format" "cursor" "limit"] => 200 "ReservationPage";
+    Admin GET "/v1/admin/sales/{sale}/loss" Loss Operator
+        "What was acknowledged for a frozen sale and is not stored any more"
+        query ["cursor" "limit"] => 200 "LossPage";
+    Admin POST "/v1/admin/sales/{sale}/accept-loss" AcceptLoss Operator
+        "Takes a frozen sale as the store has it, and goes on" body "EmptyBody" => 200 "AcceptedLoss";
     Admin GET "/v1/admin/audit-log" AuditLog Viewer "Who did what through the admin API"
         query ["cursor" "limit"] => 200 "AuditLogPage";
     Admin GET "/metrics" Metrics All "Prometheus metrics" => 200 "text/plain";

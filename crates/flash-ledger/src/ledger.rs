@@ -259,6 +259,30 @@ impl<F: Clone> Ledger<F> {
         })
     }
 
+    /// Reservations in the order of their serials, after this one, at most `limit`; undecided ones too.
+    pub fn records_after(&self, after: Serial, limit: usize) -> Vec<RecordRef> {
+        let mut index = self.serials.lock().index_after(after.0);
+        let mut records = Vec::new();
+        loop {
+            let group = self.serials.lock().group(index);
+            if group.is_empty() {
+                return records;
+            }
+            index += group.len() as u32;
+            for (serial, place) in group {
+                let (number, slot) = split(place);
+                let shard = self.shards[number].lock();
+                // Undone ones left only their entry.
+                if shard.of_serial(slot, serial).is_some() {
+                    records.push(record_ref(&shard, number, slot));
+                    if records.len() == limit {
+                        return records;
+                    }
+                }
+            }
+        }
+    }
+
     /// A buyer's reservations, newest first, at most `limit`; undecided ones too.
     pub fn records_of(&self, buyer: &BuyerId, limit: usize) -> Vec<RecordRef> {
         let hash = self.hashes.buyer(buyer.as_bytes());

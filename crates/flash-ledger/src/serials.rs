@@ -65,6 +65,20 @@ impl Serials {
             .collect()
     }
 
+    /// Index of the first entry with a greater serial.
+    pub(crate) fn index_after(&self, serial: u64) -> u32 {
+        let (mut low, mut high) = (0, self.serials.len() as u32);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if *self.serials.at(middle) <= serial {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
+    }
+
     fn index_of(&self, serial: u64) -> Option<u32> {
         let (mut low, mut high) = (0, self.serials.len() as u32);
         while low < high {
@@ -92,6 +106,16 @@ mod tests {
         for n in 0..10_000 {
             assert_eq!(serials.find(u64::from(n) * 3 + 1), Some(n));
             assert_eq!(serials.find(u64::from(n) * 3), None);
+        }
+        for (serial, index) in [
+            (0, 0),
+            (1, 1),
+            (2, 1),
+            (4, 2),
+            (29_998, 10_000),
+            (u64::MAX, 10_000),
+        ] {
+            assert_eq!(serials.index_after(serial), index, "{serial}");
         }
         assert_eq!(serials.group(0)[..3], [(1, 0), (4, 1), (7, 2)]);
         assert_eq!(serials.group(9_999).len(), 1);

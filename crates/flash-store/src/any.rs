@@ -1,11 +1,12 @@
 //! The store that was configured: one of those there are, chosen at start.
 
-use flash_types::{BuyerId, Durability, IdempotencyKey, PaymentRef, SaleNo, Serial};
+use flash_types::{BuyerId, Durability, IdempotencyKey, PaymentRef, SaleNo, SaleState, Serial};
 
 use crate::sqlite::SqliteStore;
 use crate::{
-    AdminNote, Batch, CommitError, DecisionRow, ItemRow, Loaded, MemoryStore, OpenError, Page,
-    ReadError, ReservationFilter, ReservationRow, Store,
+    AcceptError, AdminNote, Batch, CommitError, Committed, DecisionRow, ItemRow, Lanes, Loaded,
+    MemoryStore, OpenError, Page, ReadError, RedisStore, ReservationFilter, ReservationRow,
+    SaleContent, Store, Trouble,
 };
 
 /// One of the stores; every call goes to it.
@@ -13,6 +14,8 @@ use crate::{
 pub enum AnyStore {
     /// Embedded, durable.
     Sqlite(SqliteStore),
+    /// On a Redis.
+    Redis(RedisStore),
     /// In memory, for tests and simulations.
     Memory(MemoryStore),
 }
@@ -25,28 +28,91 @@ impl AnyStore {
     pub fn load(&self, into: &mut dyn Loaded) -> Result<(), OpenError> {
         match self {
             Self::Sqlite(store) => store.load(into),
+            Self::Redis(store) => store.load(into),
             Self::Memory(store) => store.load(into),
         }
     }
+
+    /// All that is stored of one sale that stands still; `None` where nothing is.
+    ///
+    /// # Errors
+    /// Where it cannot be read, contradicts itself, or the store proves itself as a whole at the start and at no other time.
+    ///
+    /// # Cancel safety
+    /// A read.
+    pub async fn content(&self, sale_no: SaleNo) -> Result<Option<SaleContent>, ReadError> {
+        match self {
+            Self::Redis(store) => store.content(sale_no).await,
+            Self::Sqlite(_) | Self::Memory(_) => Err(ReadError(EMBEDDED.into())),
+        }
+    }
+
+    /// Takes a frozen sale as it is stored: see [`RedisStore::accept`].
+    ///
+    /// # Errors
+    /// [`AcceptError`] says whether to ask again.
+    ///
+    /// # Cancel safety
+    /// Dropping it leaves open whether it was done; asking again tells.
+    pub async fn accept(
+        &self,
+        sale_no: SaleNo,
+        serials: [Serial; 2],
+        note: &AdminNote,
+        lost: usize,
+    ) -> Result<SaleState, AcceptError> {
+        match self {
+            Self::Redis(store) => store.accept(sale_no, serials, note, lost).await,
+            Self::Sqlite(_) | Self::Memory(_) => Err(AcceptError::Refused(EMBEDDED.into())),
+        }
+    }
 }
+
+const EMBEDDED: &str = "the embedded store loses nothing while it runs: restore a backup instead";
 
 macro_rules! delegate {
     ($self:ident . $call:ident ( $($argument:expr),* )) => {
         match $self {
             Self::Sqlite(store) => store.$call($($argument),*).await,
+            Self::Redis(store) => store.$call($($argument),*).await,
             Self::Memory(store) => store.$call($($argument),*).await,
         }
     };
 }
 
 impl Store for AnyStore {
-    async fn commit(&self, batch: Batch) -> Result<(), CommitError> {
+    async fn commit(&self, batch: Batch) -> Result<Committed, CommitError> {
         delegate!(self.commit(batch))
+    }
+
+    fn lanes(&self) -> Lanes {
+        match self {
+            Self::Sqlite(store) => store.lanes(),
+            Self::Redis(store) => store.lanes(),
+            Self::Memory(store) => store.lanes(),
+        }
+    }
+
+    fn batch_jobs_max(&self) -> usize {
+        match self {
+            Self::Sqlite(store) => store.batch_jobs_max(),
+            Self::Redis(store) => store.batch_jobs_max(),
+            Self::Memory(store) => store.batch_jobs_max(),
+        }
+    }
+
+    fn trouble(&self) -> Option<Trouble> {
+        match self {
+            Self::Sqlite(store) => store.trouble(),
+            Self::Redis(store) => store.trouble(),
+            Self::Memory(store) => store.trouble(),
+        }
     }
 
     fn durability(&self) -> Durability {
         match self {
             Self::Sqlite(store) => store.durability(),
+            Self::Redis(store) => store.durability(),
             Self::Memory(store) => store.durability(),
         }
     }

@@ -1,6 +1,7 @@
 //! Durable before the answer: the store takes batches of changes, in order, and says of each batch whether it is durable.
 //!
-//! Owns: the schema, the order of batches, the proof that none is missing. Does not decide who may buy: the ledger does.
+//! Owns: the schema, the order of batches, the proof that none is missing. Does not decide who may buy: the ledger does
+//! (a store that several nodes share holds what a node decided against what is stored, and may refuse single changes).
 //! Invariant: what [`Store::commit`] answered with `Ok` is there after any crash, at the level that
 //! [`Store::durability`] names.
 
@@ -10,8 +11,10 @@ mod change;
 pub mod fault;
 mod memory;
 mod open;
+mod redis;
 mod rows;
 mod sqlite;
+mod words;
 
 pub use any::AnyStore;
 pub use change::{
@@ -19,14 +22,18 @@ pub use change::{
 };
 pub use memory::{MemoryFault, MemoryStore};
 pub use open::{OpenError, Opened};
+pub use redis::{RedisConfig, RedisStore, RedisUrl, StoreTime};
 pub use rows::{
-    DecisionRow, ItemRow, Loaded, Page, ReservationFilter, ReservationRow, SaleRow, StoredLine,
+    DecisionRow, ItemRow, Loaded, Page, ReservationFilter, ReservationRow, SaleContent, SaleRow,
+    StoredLine,
 };
 pub use sqlite::SqliteStore;
 
 use std::future::Future;
 
-use flash_types::{BuyerId, Durability, IdempotencyKey, PaymentRef, SaleNo, Serial};
+use flash_types::{
+    BuyerId, Durability, IdempotencyKey, PaymentRef, SaleNo, SaleState, Serial, Timestamp,
+};
 
 /// What became of a batch that is not durable.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +45,71 @@ pub enum CommitError {
     /// The caller keeps every unit of it taken, tells nobody yes or no, and stops the process.
     #[error("fate unknown, stopping: {0}")]
     Fatal(String),
+    /// The sale of this batch must not go on: acknowledged writes are gone, or the store broke over it. Other sales do.
+    #[error("the sale is frozen: {reason}")]
+    Frozen {
+        /// What was found.
+        reason: String,
+        /// Nothing of this batch was applied; else its fate is not known.
+        is_known: bool,
+    },
+}
+
+/// A durable batch.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Committed {
+    /// When its changes count as made, where the store's clock decides; else the batch's own time counts.
+    pub at: Option<Timestamp>,
+    /// Changes that the store did not take: (place in the batch, why), ascending. Nothing of them was applied.
+    pub refused: Vec<(usize, EntryRefusal)>,
+    /// The store was away meanwhile, and came back with everything: open reservations deserve their grace.
+    pub has_moved: bool,
+}
+
+/// Why a store did not take one change of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EntryRefusal {
+    /// The buyer's key won before: this reservation.
+    KeyKnown(Serial),
+    /// The buyer has as many units as one may.
+    Limit,
+    /// Fewer units than asked for: so many.
+    SoldOut(u32),
+    /// The sale is in this state.
+    State(SaleState),
+    /// Its time has not come by the store's clock.
+    Early,
+    /// What it was decided from is not what is stored: the word says what.
+    Stale(String),
+}
+
+/// How batches queue for a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lanes {
+    /// One line of batches for all sales.
+    One,
+    /// One for each sale, and one (number 0) for what concerns no sale. A batch holds changes of its lane's sale only.
+    PerSale,
+}
+
+/// What keeps a store from working.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trouble {
+    /// For now.
+    Passing(String),
+    /// For this process: it has to end.
+    Final(String),
+}
+
+/// Why a loss was not accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AcceptError {
+    /// The store is no such, or the sale is not frozen there, or nothing of it is left.
+    #[error("{0}")]
+    Refused(String),
+    /// It did not answer: ask again.
+    #[error("the store did not answer: {0}")]
+    Unavailable(String),
 }
 
 /// Why a batch was refused whole.
@@ -58,7 +130,8 @@ pub struct ReadError(pub String);
 
 /// One durable place for sales, reservations and events.
 pub trait Store: Send + Sync + 'static {
-    /// Makes a batch durable: all of it or nothing. One batch is in flight at a time; numbers ascend by one, and the
+    /// Makes a batch durable: all of it or nothing, but for changes that it names as refused. One batch of a lane is in
+    /// flight at a time; numbers ascend by one, and the
     /// number of a batch that was not applied is used again. An empty batch is taken: it asks whether the store works.
     ///
     /// # Errors
@@ -66,7 +139,22 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Cancel safety
     /// Dropping the future does not take the batch back: its fate is then unknown.
-    fn commit(&self, batch: Batch) -> impl Future<Output = Result<(), CommitError>> + Send;
+    fn commit(&self, batch: Batch) -> impl Future<Output = Result<Committed, CommitError>> + Send;
+
+    /// How batches queue for it.
+    fn lanes(&self) -> Lanes {
+        Lanes::One
+    }
+
+    /// Most changes in one batch, notes not counted.
+    fn batch_jobs_max(&self) -> usize {
+        flash_types::bounds::BATCH_JOBS_MAX
+    }
+
+    /// What keeps it from working right now, as far as it knows by itself.
+    fn trouble(&self) -> Option<Trouble> {
+        None
+    }
 
     /// The level at which a committed batch is durable.
     fn durability(&self) -> Durability;

@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::{
-    AdminNote, Batch, CommitError, DecisionRow, Entry, ItemRow, Loaded, NotApplied, OpenError,
-    Opened, Page, ReadError, ReservationFilter, ReservationRow, SaleRow, Store,
+    AdminNote, Batch, CommitError, Committed, DecisionRow, Entry, ItemRow, Loaded, NotApplied,
+    OpenError, Opened, Page, ReadError, ReservationFilter, ReservationRow, SaleRow, Store,
 };
 use state::{State, Stopped};
 
@@ -154,11 +154,11 @@ impl MemoryStore {
 }
 
 impl Store for MemoryStore {
-    async fn commit(&self, batch: Batch) -> Result<(), CommitError> {
+    async fn commit(&self, batch: Batch) -> Result<Committed, CommitError> {
         self.passes(Gate::BeforeApplying).await;
         let verdict = self.state.lock().commit(batch);
         self.passes(Gate::BeforeAnswering).await;
-        verdict
+        verdict.map(|()| Committed::default())
     }
 
     fn durability(&self) -> Durability {

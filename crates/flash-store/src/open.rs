@@ -95,6 +95,12 @@ pub enum OpenError {
         /// What failed.
         why: String,
     },
+    /// Redis cannot be reached, or is not ready: it may be in a moment.
+    #[error("{0}")]
+    Away(String),
+    /// Redis is there, and cannot be worked with as it is.
+    #[error("{0}")]
+    Redis(String),
     /// Anything else that the operating system or SQLite refused.
     #[error("cannot open {}: {why}; look at the disk and the system log", file.display())]
     Io {

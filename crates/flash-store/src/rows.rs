@@ -85,6 +85,17 @@ pub struct DecisionRow {
     pub detail: Option<String>,
 }
 
+/// All that is stored of one sale.
+#[derive(Debug, Clone)]
+pub struct SaleContent {
+    /// Plan, state, counters.
+    pub sale: SaleRow,
+    /// Ascending by serial.
+    pub reservations: Vec<ReservationRow>,
+    /// In no order.
+    pub decisions: Vec<DecisionRow>,
+}
+
 /// Which reservations of a sale.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ReservationFilter {

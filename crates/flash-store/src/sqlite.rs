@@ -11,7 +11,6 @@ mod proof;
 mod read;
 mod schema;
 mod sql;
-pub(crate) mod words;
 mod writer;
 
 #[cfg(test)]
@@ -30,8 +29,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::{oneshot, watch};
 
 use crate::{
-    AdminNote, Batch, CommitError, DecisionRow, ItemRow, Loaded, NotApplied, OpenError, Opened,
-    Page, ReadError, ReservationFilter, ReservationRow, Store,
+    AdminNote, Batch, CommitError, Committed, DecisionRow, ItemRow, Loaded, NotApplied, OpenError,
+    Opened, Page, ReadError, ReservationFilter, ReservationRow, Store,
 };
 use apply::Tip;
 use folder::{Acked, FolderLock, Paths};
@@ -62,7 +61,7 @@ impl SqliteStore {
     /// # Errors
     /// [`OpenError`], one line that names what is wrong and what helps; the content of the store is then as before.
     pub fn open(dir: &Path) -> Result<(Self, Opened), OpenError> {
-        Self::open_as(dir, MIGRATIONS, words::SCHEMA_VERSION)
+        Self::open_as(dir, MIGRATIONS, schema::SCHEMA_VERSION)
     }
 
     fn open_as(
@@ -175,14 +174,15 @@ impl Drop for SqliteStore {
 }
 
 impl Store for SqliteStore {
-    async fn commit(&self, batch: Batch) -> Result<(), CommitError> {
+    async fn commit(&self, batch: Batch) -> Result<Committed, CommitError> {
         let (reply, verdict) = oneshot::channel();
         self.send(Job::Commit { batch, reply })?;
-        verdict.await.unwrap_or_else(|_| {
+        let verdict = verdict.await.unwrap_or_else(|_| {
             Err(CommitError::Fatal(
                 "the writing thread ended before it answered".into(),
             ))
-        })
+        });
+        verdict.map(|()| Committed::default())
     }
 
     fn durability(&self) -> Durability {

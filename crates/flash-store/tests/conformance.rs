@@ -37,7 +37,7 @@ impl Subject {
 }
 
 fn commit(store: &AnyStore, batch: &Batch) -> Result<(), CommitError> {
-    run(store.commit(batch.clone()))
+    run(store.commit(batch.clone())).map(drop)
 }
 
 #[test]

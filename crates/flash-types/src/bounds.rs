@@ -54,12 +54,18 @@ pub const CONNECTIONS_MAX: usize = 20_000;
 
 /// Events, reservations among them, that one start of the process can number.
 pub const SERIALS_PER_EPOCH: u64 = 1 << 32;
+/// Of these, the last ones number events that a store makes by itself (a freeze that it finds).
+pub const SERIALS_OF_STORE: u64 = 1 << 16;
+/// Most changes in one batch of a Redis lane: so long other clients of that Redis wait for it.
+pub const REDIS_BATCH_JOBS_MAX: usize = 256;
 /// Most starts that a store can live through: a serial stays below 2^53 and so is exact in JSON.
 pub const EPOCH_MAX: u64 = 1 << 20;
 
 const _: () = assert!(COMMIT_QUEUE_RESERVED_JOBS < COMMIT_QUEUE_JOBS_MAX);
 const _: () = assert!(BATCH_JOBS_MAX <= COMMIT_QUEUE_JOBS_MAX);
 const _: () = assert!(BATCH_EXPIRIES_MAX < BATCH_JOBS_MAX);
+const _: () = assert!(REDIS_BATCH_JOBS_MAX <= BATCH_JOBS_MAX);
+const _: () = assert!(SERIALS_OF_STORE < SERIALS_PER_EPOCH);
 const _: () = assert!(PURCHASE_UNITS_MAX <= u16::MAX as u32);
 const _: () = assert!(ITEMS_MAX <= u16::MAX as usize);
 const _: () = assert!(HEAD_BYTES_MAX > URI_BYTES_MAX);

@@ -45,6 +45,12 @@ pub(crate) struct ServeArgs {
     /// Data folder; made if its parent exists. [default: ./stampede-data]
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
+    /// Redis for the purchase path instead of the embedded store: redis://, rediss:// or redis+unix://.
+    #[arg(long, value_name = "URL", help_heading = "Redis")]
+    pub(crate) redis: Option<String>,
+    /// Name of this node in Redis; a second process with it takes over from the first. [default: kept in <data>/node]
+    #[arg(long, value_name = "ID", help_heading = "Redis")]
+    pub(crate) node: Option<String>,
     /// Address of the public port; port 0 takes a free one. [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR")]
     pub(crate) public: Option<String>,
@@ -148,5 +154,19 @@ pub(crate) enum SaleVerb {
     Close {
         /// The sale.
         id: String,
+    },
+    /// List what a frozen sale's Redis lost of what was acknowledged, one JSON line each (needs the role operator).
+    Loss {
+        /// The sale.
+        id: String,
+    },
+    /// Take a frozen sale as Redis has it and sell on. The buyers of what is lost hold answers that nothing stands
+    /// behind any more: the list is written to FILE first.
+    AcceptLoss {
+        /// The sale.
+        id: String,
+        /// Where to write what is lost, one JSON line each. [default: loss-<sale>.jsonl]
+        #[arg(long, value_name = "FILE")]
+        list: Option<PathBuf>,
     },
 }

@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use flash_front::{IpNet, JwtKey, JwtMaterial, Verifier};
-use flash_types::bounds;
+use flash_store::RedisUrl;
+use flash_types::{Durability, ItemId, bounds};
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 
@@ -82,12 +83,42 @@ impl Default for Admin {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Store {
     pub(crate) data: PathBuf,
+    pub(crate) redis: String,
+    pub(crate) redis_ca: PathBuf,
+    pub(crate) redis_durability_min: RedisLevel,
+    pub(crate) redis_timeout_ms: u64,
+    pub(crate) node: String,
+}
+
+/// What a Redis has to promise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RedisLevel {
+    RedisMemory,
+    RedisAofEverysec,
+    RedisAofAlways,
+}
+
+impl RedisLevel {
+    /// As the store takes it.
+    pub(crate) fn durability(self) -> Durability {
+        match self {
+            Self::RedisMemory => Durability::RedisMemory,
+            Self::RedisAofEverysec => Durability::RedisAofEverysec,
+            Self::RedisAofAlways => Durability::RedisAofAlways,
+        }
+    }
 }
 
 impl Default for Store {
     fn default() -> Self {
         Self {
             data: "./stampede-data".into(),
+            redis: String::new(),
+            redis_ca: PathBuf::new(),
+            redis_durability_min: RedisLevel::RedisMemory,
+            redis_timeout_ms: 1_000,
+            node: String::new(),
         }
     }
 }
@@ -221,6 +252,12 @@ impl Config {
         if let Some(data) = &args.data {
             config.store.data.clone_from(data);
         }
+        if let Some(redis) = &args.redis {
+            config.store.redis.clone_from(redis);
+        }
+        if let Some(node) = &args.node {
+            config.store.node.clone_from(node);
+        }
         if let Some(public) = &args.public {
             config.public.address.clone_from(public);
         }
@@ -347,9 +384,36 @@ impl Config {
             1_024,
             1 << 28,
         )?;
+        self.check_store()?;
         self.trusted_proxies()?;
         check_level(&self.log.level)?;
         self.check_keys()
+    }
+
+    fn check_store(&self) -> Result<(), String> {
+        let store = &self.store;
+        in_range("store.redis_timeout_ms", store.redis_timeout_ms, 50, 60_000)?;
+        if !store.node.is_empty() {
+            ItemId::parse(&store.node)
+                .map_err(|bad| format!("store.node {:?} {bad}", store.node))?;
+        }
+        if self.redis_url()?.is_some() && store.redis_timeout_ms > self.engine.request_deadline_ms {
+            return Err(format!(
+                "store.redis_timeout_ms is {}; it must not be more than engine.request_deadline_ms ({}), or nobody \
+                 would wait for the second try",
+                store.redis_timeout_ms, self.engine.request_deadline_ms
+            ));
+        }
+        Ok(())
+    }
+
+    /// The Redis that stores the purchase path; `None`: the embedded store does.
+    pub(crate) fn redis_url(&self) -> Result<Option<RedisUrl>, String> {
+        if self.store.redis.is_empty() {
+            return Ok(None);
+        }
+        let url = RedisUrl::parse(&self.store.redis);
+        url.map(Some).map_err(|why| format!("store.redis: {why}"))
     }
 
     /// Whom to believe about X-Forwarded-For.
@@ -430,6 +494,9 @@ impl Config {
 
     fn hide_keys(&mut self) {
         let hidden = "<hidden>";
+        if let Ok(Some(url)) = self.redis_url() {
+            self.store.redis = url.shown();
+        }
         self.keys
             .admin
             .iter_mut()
@@ -561,10 +628,12 @@ fn line_of(text: &str, path: &str) -> Option<usize> {
 }
 
 /// Variables that mean something else than a key of the configuration.
-const OTHER_VARIABLES: [&str; 6] = [
+const OTHER_VARIABLES: [&str; 8] = [
     "STAMPEDE_CONFIG",
     "STAMPEDE_ADMIN_KEY",
     "STAMPEDE_DATA",
+    "STAMPEDE_REDIS",
+    "STAMPEDE_NODE",
     "STAMPEDE_PUBLIC",
     "STAMPEDE_ADMIN",
     "STAMPEDE_FAULT",
@@ -574,6 +643,8 @@ const OTHER_VARIABLES: [&str; 6] = [
 fn short_form(variable: &str) -> Option<(&'static str, &'static str)> {
     match variable {
         "STAMPEDE_DATA" => Some(("store", "data")),
+        "STAMPEDE_REDIS" => Some(("store", "redis")),
+        "STAMPEDE_NODE" => Some(("store", "node")),
         "STAMPEDE_PUBLIC" => Some(("public", "address")),
         "STAMPEDE_ADMIN" => Some(("admin", "address")),
         _ => None,
@@ -686,6 +757,17 @@ mod tests {
             (
                 "[[keys.storefront]]\nname = \"s\"\nkey = \"0123456789abcdef\"\n[[keys.admin]]\nname = \"a\"\nroles = [\"viewer\"]\nkey = \"0123456789abcdef\"",
                 "one key stands in two places",
+            ),
+            ("[store]\nredis = \"http://x\"", "not a Redis URL"),
+            ("[store]\nredis = \"redis+sentinel://a/b\"", "not built yet"),
+            (
+                "[store]\nredis_durability_min = \"best\"",
+                "unknown variant `best`",
+            ),
+            ("[store]\nnode = \"a b\"", "store.node"),
+            (
+                "[store]\nredis = \"redis://h\"\nredis_timeout_ms = 5000",
+                "must not be more than engine.request_deadline_ms",
             ),
         ] {
             let error = load(text, &[]).expect_err(text);

@@ -41,7 +41,10 @@ pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
     config.store.data.clone_from(&folder.path);
     config.public.address = free_or_default(8080).to_string();
     config.admin.address = free_or_default(9090).to_string();
-    let running = serve::start(&config, serve::Kind::Demo)?;
+    // The embedded store is not waited for.
+    let Some(running) = serve::start(&config, serve::Kind::Demo, &|| false)? else {
+        return Ok(());
+    };
     say(&format!(
         "The engine is up: buyers at http://{}, metrics at http://{}/metrics, books in {}",
         running.public,

@@ -9,6 +9,8 @@ mod keys;
 mod logs;
 mod sale;
 mod serve;
+mod store;
+mod waiting;
 
 use std::process::ExitCode;
 

@@ -22,6 +22,8 @@ pub(crate) fn run(command: &SaleCommand) -> Result<(), Failure> {
         SaleVerb::Pause { id } => change(&mut client, id, "pause")?,
         SaleVerb::Resume { id } => change(&mut client, id, "resume")?,
         SaleVerb::Close { id } => change(&mut client, id, "close")?,
+        SaleVerb::Loss { id } => loss(&mut client, id)?.iter().for_each(|line| say(line)),
+        SaleVerb::AcceptLoss { id, list } => accept_loss(&mut client, id, list.as_deref())?,
     }
     Ok(())
 }
@@ -52,7 +54,7 @@ fn list(client: &mut AdminClient) -> anyhow::Result<()> {
             None => break,
         }
     }
-    for index in 5..9 {
+    for index in 5..10 {
         if let Some(column) = table.column_mut(index) {
             column.set_cell_alignment(CellAlignment::Right);
         }
@@ -78,6 +80,7 @@ fn rows_of(client: &mut AdminClient, sale: &Value, table: &mut Table) -> anyhow:
         };
         let units = [
             "stock_units",
+            "unreleased_units",
             "available_units",
             "reserved_units",
             "sold_units",
@@ -95,6 +98,40 @@ fn change(client: &mut AdminClient, id: &str, verb: &str) -> anyhow::Result<()> 
     say(&format!(
         "{id} is {}",
         sale["state"].as_str().unwrap_or("done")
+    ));
+    Ok(())
+}
+
+/// What is lost, one JSON line each.
+fn loss(client: &mut AdminClient, id: &str) -> anyhow::Result<Vec<String>> {
+    let (mut lines, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let path = format!("/v1/admin/sales/{id}/loss?limit=200{cursor}");
+        let page = client.call("GET", &path, None)?;
+        let items = page["items"].as_array().into_iter().flatten();
+        lines.extend(items.map(Value::to_string));
+        match page["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return Ok(lines),
+        }
+    }
+}
+
+/// Writes the list down before anything is accepted: afterwards nobody has it any more.
+fn accept_loss(client: &mut AdminClient, id: &str, list: Option<&Path>) -> anyhow::Result<()> {
+    let lines = loss(client, id)?;
+    let default = format!("loss-{id}.jsonl");
+    let file = list.unwrap_or(Path::new(&default));
+    let mut text = lines.join("\n");
+    text.push('\n');
+    std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    let path = format!("/v1/admin/sales/{id}/accept-loss");
+    let done = client.call("POST", &path, Some(&json!({})))?;
+    say(&format!(
+        "{id} is {}: {} reservations are lost, listed in {}",
+        done["state"].as_str().unwrap_or("frozen"),
+        done["lost_reservations"],
+        file.display()
     ));
     Ok(())
 }

@@ -12,11 +12,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use flash_engine::{Clock, Engine, EngineConfig, HashKey, Recovered, SystemClock};
+use flash_engine::{Engine, EngineConfig, HashKey, Recovered};
 use flash_front::{
     AdminKey, BindError, Ended, Front, FrontConfig, JwtKey, JwtMaterial, KeyHash, Keys, NamedKey,
 };
-use flash_store::{AnyStore, DecisionRow, Loaded, OpenError, ReservationRow, SaleRow, SqliteStore};
+use flash_store::{AnyStore, DecisionRow, Loaded, OpenError, ReservationRow, SaleRow};
 use flash_types::Timestamp;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use parking_lot::Mutex;
@@ -28,6 +28,7 @@ use crate::cli::ServeArgs;
 use crate::config::{self, Config, Role};
 use crate::keys::{KeysFile, path_in, random_hash_key};
 use crate::logs;
+use crate::store::{self, Stored};
 
 /// How often somebody who waits looks whether the engine is still running.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -45,9 +46,12 @@ pub(crate) enum Kind {
 pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
     let config = Config::for_serve(args).map_err(Failure::CannotStart)?;
     logs::start(&config.log.level).map_err(Failure::CannotStart)?;
-    let running = start(&config, Kind::Shop)?;
-    // Before the ready line: whoever reads it may send a signal at once.
+    // Before everything else: it may have to wait for Redis, and whoever reads the ready line may send one at once.
     let signals = Signals::listen()?;
+    let Some(running) = start(&config, Kind::Shop, &|| signals.is_told())? else {
+        tracing::info!("stopped while waiting for the store");
+        return Ok(());
+    };
     logs::say(&format!(
         "stampede ready public={} admin={} store={}",
         running.public,
@@ -123,21 +127,31 @@ pub(crate) struct Running {
     fatal: Arc<Mutex<Option<String>>>,
 }
 
-/// Starts everything; the ports answer when this returns.
-pub(crate) fn start(config: &Config, kind: Kind) -> Result<Running, Failure> {
+/// Starts everything; the ports answer when this returns. `None`: told to stop while it waited for the store.
+pub(crate) fn start(
+    config: &Config,
+    kind: Kind,
+    is_told_to_stop: &dyn Fn() -> bool,
+) -> Result<Option<Running>, Failure> {
     let data = config.store.data.clone();
     let (public, admin) = free_ports(config).map_err(Failure::CannotStart)?;
     let hash_key = random_hash_key().map_err(Failure::CannotStart)?;
     let begun = Instant::now();
-    let (store, opened) =
-        SqliteStore::open(&data).map_err(|error| Failure::CannotStart(error.to_string()))?;
+    let stored = store::open(config, admin, is_told_to_stop).map_err(Failure::CannotStart)?;
+    let Some(Stored {
+        store,
+        opened,
+        clock,
+    }) = stored
+    else {
+        return Ok(None);
+    };
     let recovered =
         recover(&store, hash_key).map_err(|error| Failure::CannotStart(error.to_string()))?;
     logs::abort_on_broken_books();
     let keys = front_keys(config, &data).map_err(Failure::CannotStart)?;
     let prometheus = recorder()?;
-    let clock = Arc::new(SystemClock::start(opened.last_at));
-    let started_at_s = clock.read().wall.0 / 1_000;
+    let started_at_s = store::started_at_s(&*clock);
     let engine_config = EngineConfig {
         hash_key,
         request_deadline: Duration::from_millis(config.engine.request_deadline_ms),
@@ -145,7 +159,6 @@ pub(crate) fn start(config: &Config, kind: Kind) -> Result<Running, Failure> {
         buyer_keys_max: config.engine.buyer_keys_max,
         address_keys_max: config.engine.address_keys_max,
     };
-    let store = AnyStore::Sqlite(store);
     let (engine, committer) = Engine::start(store, &opened, recovered, engine_config, clock);
     tracing::info!(
         elapsed_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -171,7 +184,7 @@ pub(crate) fn start(config: &Config, kind: Kind) -> Result<Running, Failure> {
         .name("front".into())
         .spawn(move || front.run(beside, stopped))
         .context("cannot start a thread")?;
-    Ok(Running {
+    Ok(Some(Running {
         public,
         admin,
         started_at_s,
@@ -179,12 +192,12 @@ pub(crate) fn start(config: &Config, kind: Kind) -> Result<Running, Failure> {
         stop,
         front,
         fatal,
-    })
+    }))
 }
 
 /// Loads the ledger. Rows come before they are proved, and the ledger panics over rows that contradict each other:
 /// then the proof alone says what is damaged. To be called before a panic ends the process.
-fn recover(store: &SqliteStore, hash_key: HashKey) -> Result<Recovered, OpenError> {
+fn recover(store: &AnyStore, hash_key: HashKey) -> Result<Recovered, OpenError> {
     struct ProofAlone;
     impl Loaded for ProofAlone {
         fn sale(&mut self, _: SaleRow) {}

@@ -142,7 +142,7 @@ pub(super) struct Reservation {
     expires_at: String,
     #[schema(required)]
     payment_ref: Option<String>,
-    /// sqlite_fsync or memory
+    /// sqlite_fsync, redis_aof_always, redis_aof_everysec, redis_memory or memory
     durability: String,
 }
 
@@ -245,6 +245,32 @@ pub(super) struct SaleAudit {
     ok: bool,
     items: Vec<UnitsView>,
     findings: Vec<String>,
+}
+
+/// A reservation that was acknowledged and is not stored as it was.
+#[derive(Serialize, ToSchema)]
+pub(super) struct LostReservation {
+    reservation: Reservation,
+    /// What the store has of it; null where it has nothing.
+    #[schema(required)]
+    stored_state: Option<String>,
+}
+
+/// A page of a loss.
+#[derive(Serialize, ToSchema)]
+pub(super) struct LossPage {
+    items: Vec<LostReservation>,
+    #[schema(required)]
+    next_cursor: Option<String>,
+}
+
+/// A sale that goes on from what is stored.
+#[derive(Serialize, ToSchema)]
+pub(super) struct AcceptedLoss {
+    sale_id: String,
+    /// Where it stands now
+    state: String,
+    lost_reservations: u64,
 }
 
 /// One admin command.

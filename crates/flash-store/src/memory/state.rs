@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use flash_types::{ItemIndex, ItemUnits, ReservationState, SaleNo, SaleState, Serial, Timestamp};
 
 use super::MemoryFault;
-use crate::sqlite::words::{DecisionWords, decision_words, stored_line};
+use crate::words::{DecisionWords, decision_words, stored_line};
 use crate::{
     AdminNote, Batch, Change, CommitError, Decision, DecisionRow, Deltas, Entry, ItemMove, ItemRow,
     NotApplied, ReservationRow, SaleRow,

@@ -8,10 +8,10 @@ use rusqlite::{Connection, Statement, params};
 
 use super::read::reservation_row;
 use super::sql;
-use super::words::{
+use crate::chain::{Canon, EventFacts, NoteFacts, ReservationFacts};
+use crate::words::{
     DecisionWords, EventWords, decision_words, more_lines, more_stored_lines, state_code,
 };
-use crate::chain::{Canon, EventFacts, NoteFacts, ReservationFacts};
 use crate::{AdminNote, Batch, Change, Delta, Deltas, Entry, ItemMove, ReserveLine};
 
 /// Where the store stands.

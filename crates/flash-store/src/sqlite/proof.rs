@@ -10,8 +10,8 @@ use std::collections::HashMap;
 use flash_types::{ReservationState, SaleDefinition, SaleState, Serial};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::words::{DecisionWords, Facts, RETIRED, decision_words, refused, state_code};
 use crate::chain::EventFacts;
+use crate::words::{DecisionWords, Facts, RETIRED, decision_words, refused, state_code};
 use crate::{DecisionKind, DecisionRow, Delta, ReservationRow, SaleRow};
 use flash_types::ItemIndex;
 

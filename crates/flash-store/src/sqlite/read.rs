@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
-use super::words::{decision_kind, state_code, state_of};
+use crate::words::{decision_kind, state_code, state_of};
 use crate::{
     AdminNote, Decision, DecisionRow, ItemRow, Page, ReadError, ReservationFilter, ReservationRow,
     StoredLine,

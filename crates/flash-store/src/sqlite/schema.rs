@@ -8,9 +8,12 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::folder::Paths;
-use super::words::{APPLICATION_ID, SCHEMA_VERSION};
 use crate::OpenError;
 
+/// The program knows this schema.
+pub const SCHEMA_VERSION: i64 = 1;
+/// `STMP`.
+const APPLICATION_ID: i64 = 0x5354_4d50;
 /// The schema of a new store.
 pub const SCHEMA: &str = include_str!("../../queries/schema.sql");
 

@@ -2,6 +2,10 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
+pub mod model;
+pub mod random;
+pub mod redis;
+
 use std::path::Path;
 use std::process::Command;
 

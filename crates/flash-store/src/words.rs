@@ -1,4 +1,4 @@
-//! How states, decisions and facts are spelled in the database.
+//! How states, decisions and facts of events are spelled in a store; the same words in SQLite and Redis.
 
 use std::fmt::Write;
 
@@ -7,11 +7,6 @@ use serde::Deserialize;
 use smallvec::SmallVec;
 
 use crate::{Change, DecisionKind, Delta, ReserveLine, StoredLine};
-
-/// The program knows this schema.
-pub const SCHEMA_VERSION: i64 = 1;
-/// `STMP`.
-pub const APPLICATION_ID: i64 = 0x5354_4d50;
 
 pub const DRAFTED: &str = "sale.drafted";
 pub const RETIRED: &str = "sale.retired";

@@ -44,7 +44,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         .into();
     crate::shell::runtime()?.block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
-        println!("echo ready {}", listener.local_addr()?);
+        println!("ready {}", listener.local_addr()?);
         loop {
             let (stream, _) = listener.accept().await?;
             stream.set_nodelay(true).context("nodelay")?;

@@ -1,5 +1,8 @@
 //! The load: keep-alive connections in turn, requests encoded beforehand, answers counted and not looked at
 //! further. Blocking and on one thread: two system calls a round trip, so that it keeps up from one core.
+//!
+//! Latency is from the write of a request to the end of its answer, as this client sees it: with many connections
+//! most of it is the wait for all the others.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -20,24 +23,45 @@ pub struct Pass<'a> {
     pub connections: usize,
     /// Requests under way on a connection.
     pub pipeline: usize,
-    /// What every answer must be.
+    /// What answers must be; these are timed.
     pub status: u16,
+    /// What they may be instead.
+    pub or_status: Option<u16>,
 }
 
 /// What a turn cost.
 pub struct Measured {
     pub requests: u64,
     pub elapsed: Duration,
-    pub cpu: Duration,
+    /// Of each process that was watched.
+    cpu: Vec<Duration>,
+    /// Of the answers with the pass's status, ascending.
+    latencies_us: Vec<u32>,
 }
 
 impl Measured {
-    pub fn cpu_us(&self) -> f64 {
-        self.cpu.as_secs_f64() * 1e6 / self.requests as f64
+    /// CPU of a process, in the order in which they were named.
+    pub fn cpu(&self, process: usize) -> Duration {
+        self.cpu.get(process).copied().unwrap_or_default()
+    }
+
+    /// The same for each request.
+    pub fn cpu_us(&self, process: usize) -> f64 {
+        self.cpu(process).as_secs_f64() * 1e6 / self.requests as f64
     }
 
     pub fn rate_per_s(&self) -> f64 {
         self.requests as f64 / self.elapsed.as_secs_f64()
+    }
+
+    /// Answers with the pass's status.
+    pub fn matched(&self) -> u64 {
+        self.latencies_us.len() as u64
+    }
+
+    /// What this part of them (0-1) did not exceed.
+    pub fn latency_ms(&self, part: f64) -> f64 {
+        quantile(&self.latencies_us, part).map_or(f64::NAN, |us| f64::from(us) / 1e3)
     }
 }
 
@@ -46,10 +70,11 @@ struct Connection {
     buffer: Vec<u8>,
     start: usize,
     under_way: usize,
+    sent_at: Instant,
 }
 
-/// Sends all requests of a pass and measures the server's process meanwhile.
-pub fn run(pass: &Pass<'_>, pid: u32) -> anyhow::Result<Measured> {
+/// Sends all requests of a pass and measures these processes meanwhile.
+pub fn run(pass: &Pass<'_>, pids: &[u32]) -> anyhow::Result<Measured> {
     let total = pass.requests.len() * pass.repeats;
     let mut connections = (0..pass.connections)
         .map(|_| Connection::open(pass.address))
@@ -57,7 +82,14 @@ pub fn run(pass: &Pass<'_>, pid: u32) -> anyhow::Result<Measured> {
     let mut sent = 0;
     let mut answered = 0;
     let mut batch = Vec::new();
-    let cpu_before = cpu_of(pid)?;
+    let mut latencies_us = Vec::with_capacity(total);
+    let cpu_now = || {
+        pids.iter()
+            .copied()
+            .map(cpu_of)
+            .collect::<Result<Vec<_>, _>>()
+    };
+    let cpu_before = cpu_now()?;
     let started = Instant::now();
     for connection in &mut connections {
         sent += connection.send(pass, sent, total, &mut batch)?;
@@ -66,7 +98,10 @@ pub fn run(pass: &Pass<'_>, pid: u32) -> anyhow::Result<Measured> {
         for connection in &mut connections {
             while connection.under_way > 0 {
                 let status = connection.next_status()?;
-                if status != pass.status {
+                if status == pass.status {
+                    let us = connection.sent_at.elapsed().as_micros();
+                    latencies_us.push(u32::try_from(us).unwrap_or(u32::MAX));
+                } else if Some(status) != pass.or_status {
                     bail!(
                         "{} was answered with {status}, not {}: {}",
                         pass.address,
@@ -80,11 +115,25 @@ pub fn run(pass: &Pass<'_>, pid: u32) -> anyhow::Result<Measured> {
             sent += connection.send(pass, sent, total, &mut batch)?;
         }
     }
+    let elapsed = started.elapsed();
+    let cpu_after = cpu_now()?;
+    latencies_us.sort_unstable();
     Ok(Measured {
         requests: total as u64,
-        elapsed: started.elapsed(),
-        cpu: cpu_of(pid)?.saturating_sub(cpu_before),
+        elapsed,
+        cpu: cpu_after
+            .iter()
+            .zip(cpu_before)
+            .map(|(after, before)| after.saturating_sub(before))
+            .collect(),
+        latencies_us,
     })
+}
+
+/// The value at this place (0-1) of an ascending list.
+fn quantile(sorted: &[u32], part: f64) -> Option<u32> {
+    let last = sorted.len().checked_sub(1)?;
+    sorted.get((last as f64 * part).round() as usize).copied()
 }
 
 impl Connection {
@@ -97,6 +146,7 @@ impl Connection {
             buffer: Vec::with_capacity(32 * 1024),
             start: 0,
             under_way: 0,
+            sent_at: Instant::now(),
         })
     }
 
@@ -110,6 +160,7 @@ impl Connection {
     ) -> anyhow::Result<usize> {
         let count = pass.pipeline.min(total - from);
         let request = |number: usize| pass.requests[number % pass.requests.len()].as_bytes();
+        self.sent_at = Instant::now();
         match count {
             0 => {}
             1 => self.stream.write_all(request(from))?,
@@ -196,6 +247,16 @@ mod tests {
         let two = [one.as_slice(), b"HTTP/1.1"].concat();
         assert_eq!(parse(&two).unwrap(), Some((409, one.len())));
         assert!(parse(b"HTTP/1.1 200 OK\r\n\r\n").is_err());
+    }
+
+    #[test]
+    fn quantiles_are_values_that_were_seen() {
+        let sorted: Vec<u32> = (0..=100).collect();
+        assert_eq!(quantile(&sorted, 0.5), Some(50));
+        assert_eq!(quantile(&sorted, 0.99), Some(99));
+        assert_eq!(quantile(&sorted, 1.0), Some(100));
+        assert_eq!(quantile(&[7], 0.99), Some(7));
+        assert_eq!(quantile(&[], 0.5), None);
     }
 
     #[test]

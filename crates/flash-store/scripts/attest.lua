@@ -1,0 +1,32 @@
+#!lua
+-- Asked by a node whose home changed, or that misses events: is everything that it knows as acknowledged here?
+-- If so this Redis is the sale's home from now on; if not, the sale is frozen.
+-- (With several nodes each that was seen in the last 15 s has to pass before home moves; one node is all of them.)
+--
+-- KEYS 1 meta  2 w  3 ev
+-- ARGV 1 run id of this Redis  2 node  3 epoch  4 last acknowledged seq under it  5 last acknowledged ev  6 serial for the event
+-- Returns {'PASSED', gen} | {'BEHIND', seq, ev, gen} | {'FENCED'} | {'GONE'}
+local meta = redis.call('HMGET', KEYS[1], 'gen', 'state', 'ev', 'clock_ms')
+if not meta[1] then return {'GONE'} end
+redis.call('XLEN', KEYS[3])
+local mine = redis.call('HGET', KEYS[2], ARGV[2])
+local epoch, seq = 0, 0
+if mine then
+    local e, s = string.match(mine, '^(%d+)|(%d+)|')
+    epoch, seq = tonumber(e), tonumber(s)
+end
+if epoch > tonumber(ARGV[3]) then return {'FENCED'} end
+local ev = tonumber(meta[3])
+local gen = string.format('%.0f', tonumber(meta[1]) + 1)
+local is_here = epoch == tonumber(ARGV[3]) and seq >= tonumber(ARGV[4]) and ev >= tonumber(ARGV[5])
+if is_here then
+    redis.call('HSET', KEYS[1], 'home', ARGV[1], 'gen', gen)
+    return {'PASSED', gen}
+end
+local detail = 'events up to ' .. ARGV[5] .. ' were acknowledged, the store ends with ' .. meta[3]
+if meta[2] ~= 'frozen' then
+    redis.call('XADD', KEYS[3], gen .. '-' .. (ev + 1), 'at', meta[4],
+        'c', 'E|' .. ARGV[6] .. '|sale.frozen|||{"reason":"' .. detail .. '"}')
+    redis.call('HSET', KEYS[1], 'state', 'frozen', 'thaw', meta[2], 'gen', gen, 'ev', ev + 1)
+end
+return {'BEHIND', string.format('%.0f', seq), meta[3], gen}

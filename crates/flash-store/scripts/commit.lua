@@ -1,0 +1,483 @@
+#!lua
+-- One batch of a sale: judged as a whole, then change by change; what is refused by itself leaves the others alone.
+-- Everything is read and decided first, in tables; only then is anything written, with few variadic calls.
+--
+-- KEYS 1 meta  2 w  3 resv  4 key  5 buyer  6 ref  7 ev  8 note        (all of one sale)
+-- ARGV 1 home  2 node  3 epoch  4 seq, then the changes, each: op, count of its arguments, arguments
+--   D draft          line, serial, sale_no, definition, starts_ms, ends_ms, window_ms, n, then n x (stock, limit or '')
+--   S state          line, to, from ('published open paused'); to = 'retired' marks the sale, its state stays
+--   O open           line without its data
+--   Z freeze         line
+--   R reserve        serial, buyer, key, lines, n, then n x (item, units)
+--   C confirm        line, reservation, payment, from ('r' | 'e'), ref field, ref value, n, then n x (item, units)
+--   P refuse payment line, reservation, ref field, ref value
+--   L release        line, reservation, n, then n x (item, units)
+--   X expire         the same
+--   F refund         line, reservation, restock ('1'), whole ('1'), ref field or '', ref value, n, then n x (item, units)
+--   T stock change   line, item, delta, ref field, ref value
+--   N note           serial, text; tells of the change before it, and is left out where that was refused
+-- A line is what goes into ev for that change: E|serial|type|reservation|reference|data.
+--
+-- Returns {verdict, at_ms, ev, results}; results: index:CODE:detail of each refused change (from 0), parted by ','.
+--   OK | ALREADY (the results of then) | GONE why | HOME home | FENCED | LOST seq | FROZEN
+-- Codes: KNOWN serial, NOTSTARTED, PAUSED, ENDED, LIMIT, SOLD available, EARLY, STALE what.
+
+local META, W, RESV, KEY, BUYER, REF, EV, NOTE = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
+local home, node, epoch, seq = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local call = redis.call
+local sub, match, gmatch, find = string.sub, string.match, string.gmatch, string.find
+local concat = table.concat
+-- Below the limit of what Lua's unpack puts on its stack.
+local CHUNK = 4000
+
+-- ---- the batch as a whole
+
+local meta = call('HMGET', META, 'home', 'gen', 'state', 'starts_ms', 'ends_ms', 'window_ms', 'clock_ms', 'ev',
+    'n_resv', 'n_key', 'n_buyer', 'n_ref', 'n_note', 'retired')
+local sizes = {call('HLEN', RESV), call('HLEN', KEY), call('HLEN', BUYER), call('HLEN', REF), call('XLEN', NOTE),
+    call('XLEN', EV)}
+local mine = call('HGET', W, node)
+local is_new = not meta[1]
+if is_new then
+    local is_first = ARGV[5] == 'D' and mine
+    for i = 1, 6 do is_first = is_first and sizes[i] == 0 end
+    if not is_first then return {'GONE', '0', '0', 'meta'} end
+    meta = {home, '1', '', '0', '0', '0', '0', '0', '0', '0', '0', '0', '0', '0'}
+else
+    local names = {'resv', 'key', 'buyer', 'ref', 'note'}
+    for i = 1, 5 do
+        if sizes[i] ~= tonumber(meta[8 + i]) then return {'GONE', '0', '0', names[i]} end
+    end
+    if sizes[6] ~= tonumber(meta[8]) then return {'GONE', '0', '0', 'ev'} end
+    if meta[1] ~= home then return {'HOME', '0', meta[8], meta[1]} end
+end
+if not mine then return {'LOST', '0', meta[8], '0'} end
+local my_epoch, my_seq, my_at, my_ev, my_results = match(mine, '^(%d+)|(%d+)|(%d+)|(%d+)|(.*)$')
+my_epoch, my_seq = tonumber(my_epoch), tonumber(my_seq)
+if my_epoch > epoch then return {'FENCED', '0', meta[8], ''} end
+if my_epoch < epoch then return {'LOST', '0', meta[8], '0'} end
+if seq == my_seq then return {'ALREADY', my_at, my_ev, my_results} end
+if seq ~= my_seq + 1 then return {'LOST', '0', meta[8], tostring(my_seq)} end
+
+local gen, state = meta[2], meta[3]
+local starts_ms, ends_ms, window_ms = tonumber(meta[4]), tonumber(meta[5]), tonumber(meta[6])
+local retired = meta[14]
+local time = call('TIME')
+local now = math.max(tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000), tonumber(meta[7]))
+local now_text = string.format('%.0f', now)
+
+-- ---- reads: one call for each kind
+
+-- Reads fields of a hash into a table; absent ones are false.
+local function read(hash, fields, into)
+    for from = 1, #fields, CHUNK do
+        local to = math.min(from + CHUNK - 1, #fields)
+        local values = call('HMGET', hash, unpack(fields, from, to))
+        for i = from, to do into[fields[i]] = values[i - from + 1] end
+    end
+    return into
+end
+
+local key_fields, buyer_fields, resv_fields, ref_fields = {}, {}, {}, {}
+local is_only_freeze = true
+local at, argc = 5, #ARGV
+while at <= argc do
+    local op = ARGV[at]
+    if op == 'R' then
+        local buyer = ARGV[at + 3]
+        key_fields[#key_fields + 1] = buyer .. '|' .. ARGV[at + 4]
+        for i = 1, tonumber(ARGV[at + 6]) do
+            buyer_fields[#buyer_fields + 1] = buyer .. '|' .. ARGV[at + 5 + 2 * i]
+        end
+        resv_fields[#resv_fields + 1] = ARGV[at + 2]
+    elseif op == 'C' or op == 'P' or op == 'L' or op == 'X' or op == 'F' then
+        resv_fields[#resv_fields + 1] = ARGV[at + 3]
+        local ref = (op == 'C' or op == 'F') and ARGV[at + 6] or (op == 'P' and ARGV[at + 4] or '')
+        if ref ~= '' then
+            ref_fields[#ref_fields + 1] = ref
+            ref_fields[#ref_fields + 1] = 'of|' .. ARGV[at + 3]
+        end
+    elseif op == 'T' then
+        ref_fields[#ref_fields + 1] = ARGV[at + 5]
+    end
+    if op ~= 'Z' and op ~= 'N' then is_only_freeze = false end
+    at = at + 2 + tonumber(ARGV[at + 1])
+end
+if state == 'frozen' and not is_only_freeze then return {'FROZEN', now_text, meta[8], ''} end
+
+local keys = read(KEY, key_fields, {})
+local resvs = read(RESV, resv_fields, {})
+local refs = read(REF, ref_fields, {})
+-- The buyers of reservations that move: their sums change too.
+local function facts_of(record)
+    local s, created, expires, buyer, key, payment, lines =
+        match(record, '^(%l)|(%d+)|(%d+)|([^|]*)|([^|]*)|([^|]*)|(.*)$')
+    return {state = s, created = created, expires = expires, buyer = buyer, key = key, payment = payment, lines = lines}
+end
+for _, serial in ipairs(resv_fields) do
+    local record = resvs[serial]
+    if record then
+        local facts = facts_of(record)
+        for item in gmatch(facts.lines, '(%d+),[^;]*') do
+            buyer_fields[#buyer_fields + 1] = facts.buyer .. '|' .. item
+        end
+    end
+end
+local buyers_before = read(BUYER, buyer_fields, {})
+local buyers = {}
+local function held(field)
+    local now_held = buyers[field]
+    if now_held then return now_held end
+    return tonumber(buyers_before[field] or '0')
+end
+
+local items = {}
+local function item_of(index)
+    local item = items[index]
+    if item == nil then
+        local text = call('HGET', META, 'i:' .. index)
+        if text then
+            local stock, unreleased, available, reserved, sold, limit =
+                match(text, '^(%d+),(%d+),(%d+),(%d+),(%d+),(%d*)$')
+            item = {stock = tonumber(stock), unreleased = tonumber(unreleased), available = tonumber(available),
+                reserved = tonumber(reserved), sold = tonumber(sold), limit = tonumber(limit), text = limit}
+        else
+            item = false
+        end
+        items[index] = item
+    end
+    return item
+end
+
+-- ---- decisions
+
+local refused, lines_out, notes = {}, {}, {}
+local resv_out, resv_new, key_new, ref_new, definition = {}, 0, 0, 0, nil
+local key_out, ref_out, resv_order = {}, {}, {}
+local thaw
+local serial_first
+local record_head = 'r|' .. now_text .. '|' .. string.format('%.0f', now + window_ms) .. '|'
+
+-- The (item, units) pairs of a change, from its count on.
+local function pairs_at(place)
+    local list = {}
+    for i = 1, tonumber(ARGV[place]) do
+        list[i] = {ARGV[place + 2 * i - 1], tonumber(ARGV[place + 2 * i])}
+    end
+    return list
+end
+
+-- What the lines of a record say of units: 'item,units;...', in their order.
+local function are_all(facts, list)
+    local i = 0
+    for item, units in gmatch(facts.lines, '(%d+),(%d+)[^;]*') do
+        i = i + 1
+        if not list[i] or list[i][1] ~= item or list[i][2] ~= tonumber(units) then return false end
+    end
+    return i == #list
+end
+
+local function keep(serial, record)
+    if not resv_out[serial] then resv_order[#resv_order + 1] = serial end
+    resv_out[serial] = record
+    resvs[serial] = record
+end
+
+local function record_of(facts)
+    return concat({facts.state, facts.created, facts.expires, facts.buyer, facts.key, facts.payment, facts.lines}, '|')
+end
+
+local function put_ref(field, value)
+    if not refs[field] then ref_new = ref_new + 1 end
+    ref_out[#ref_out + 1] = field
+    ref_out[#ref_out + 1] = value
+    refs[field] = value
+end
+
+-- Writes a decision down, and with its reservation where it is to be found.
+local function decide(field, value, serial)
+    if field == '' then return end
+    put_ref(field, value)
+    if serial then
+        local of = 'of|' .. serial
+        put_ref(of, refs[of] and (refs[of] .. ' ' .. field) or field)
+    end
+end
+
+local ops = {}
+
+function ops.R(a)
+    local serial, buyer, key = ARGV[a], ARGV[a + 1], ARGV[a + 2]
+    local key_field = buyer .. '|' .. key
+    local known = keys[key_field]
+    if known then return 'KNOWN:' .. known end
+    if state == 'draft' or state == 'published' then return 'NOTSTARTED:' end
+    if state == 'paused' then return 'PAUSED:' end
+    if state ~= 'open' or now >= ends_ms then return 'ENDED:' end
+    if resvs[serial] then return 'STALE:serial' end
+    local n = tonumber(ARGV[a + 4])
+    for i = 1, n do
+        local index, units = ARGV[a + 3 + 2 * i], tonumber(ARGV[a + 4 + 2 * i])
+        local item = item_of(index)
+        if not item then return 'STALE:item' end
+        if item.limit and held(buyer .. '|' .. index) + units > item.limit then return 'LIMIT:' end
+    end
+    for i = 1, n do
+        local item = items[ARGV[a + 3 + 2 * i]]
+        if item.available < tonumber(ARGV[a + 4 + 2 * i]) then return 'SOLD:' .. item.available end
+    end
+    for i = 1, n do
+        local index, units = ARGV[a + 3 + 2 * i], tonumber(ARGV[a + 4 + 2 * i])
+        local item, field = items[index], buyer .. '|' .. index
+        item.available = item.available - units
+        item.reserved = item.reserved + units
+        buyers[field] = held(field) + units
+    end
+    local lines = ARGV[a + 3]
+    keys[key_field] = serial
+    key_out[#key_out + 1] = key_field
+    key_out[#key_out + 1] = serial
+    local record = record_head .. key_field .. '||' .. lines
+    resv_order[#resv_order + 1] = serial
+    resv_out[serial] = record
+    resvs[serial] = record
+    resv_new = resv_new + 1
+    lines_out[#lines_out + 1] = 'R|' .. serial .. '|' .. key_field .. '|' .. lines
+end
+
+function ops.C(a)
+    local serial, from, field = ARGV[a + 1], ARGV[a + 3], ARGV[a + 4]
+    local record = resvs[serial]
+    if not record then return 'STALE:reservation' end
+    if refs[field] then return 'STALE:reference' end
+    local facts, list = facts_of(record), pairs_at(a + 6)
+    if facts.state ~= from or not are_all(facts, list) then return 'STALE:state' end
+    for _, line in ipairs(list) do
+        local item = item_of(line[1])
+        if from == 'e' and item.available < line[2] then return 'STALE:units' end
+    end
+    for _, line in ipairs(list) do
+        local item, held_field = items[line[1]], facts.buyer .. '|' .. line[1]
+        if from == 'e' then
+            item.available = item.available - line[2]
+            buyers[held_field] = held(held_field) + line[2]
+        else
+            item.reserved = item.reserved - line[2]
+        end
+        item.sold = item.sold + line[2]
+    end
+    facts.state, facts.payment = 'c', ARGV[a + 2]
+    keep(serial, record_of(facts))
+    decide(field, ARGV[a + 5], serial)
+    lines_out[#lines_out + 1] = ARGV[a]
+end
+
+function ops.P(a)
+    if not resvs[ARGV[a + 1]] then return 'STALE:reservation' end
+    if refs[ARGV[a + 2]] then return 'STALE:reference' end
+    decide(ARGV[a + 2], ARGV[a + 3], ARGV[a + 1])
+    lines_out[#lines_out + 1] = ARGV[a]
+end
+
+-- Units of a reservation that leaves `reserved` go back on sale.
+local function give_back(a, to)
+    local serial = ARGV[a + 1]
+    local record = resvs[serial]
+    if not record then return 'STALE:reservation' end
+    local facts, list = facts_of(record), pairs_at(a + 2)
+    if facts.state ~= 'r' or not are_all(facts, list) then return 'STALE:state' end
+    if to == 'e' and tonumber(facts.expires) > now then return 'EARLY:' end
+    for _, line in ipairs(list) do
+        local item, field = item_of(line[1]), facts.buyer .. '|' .. line[1]
+        item.reserved = item.reserved - line[2]
+        item.available = item.available + line[2]
+        buyers[field] = held(field) - line[2]
+    end
+    facts.state = to
+    keep(serial, record_of(facts))
+    lines_out[#lines_out + 1] = ARGV[a]
+end
+
+function ops.L(a) return give_back(a, 'l') end
+function ops.X(a) return give_back(a, 'e') end
+
+function ops.F(a)
+    local serial, restock, whole, field = ARGV[a + 1], ARGV[a + 2] == '1', ARGV[a + 3] == '1', ARGV[a + 4]
+    local record = resvs[serial]
+    if not record then return 'STALE:reservation' end
+    if field ~= '' and refs[field] then return 'STALE:reference' end
+    local facts, list = facts_of(record), pairs_at(a + 6)
+    if facts.state ~= 'c' then return 'STALE:state' end
+    local lines, by_item, is_all = {}, {}, true
+    for _, line in ipairs(list) do by_item[line[1]] = line[2] end
+    for text in gmatch(facts.lines, '[^;]+') do
+        local index, units, price, refunded, restocked = match(text, '^(%d+),(%d+),(%d+),?(%d*),?(%d*)$')
+        local more = by_item[index] or 0
+        by_item[index] = nil
+        refunded = tonumber(refunded ~= '' and refunded or '0') + more
+        restocked = tonumber(restocked ~= '' and restocked or '0') + (restock and more or 0)
+        if refunded > tonumber(units) then return 'STALE:units' end
+        is_all = is_all and refunded == tonumber(units)
+        lines[#lines + 1] = index .. ',' .. units .. ',' .. price
+            .. (refunded > 0 and (',' .. refunded .. ',' .. restocked) or '')
+    end
+    if next(by_item) or is_all ~= whole then return 'STALE:lines' end
+    if restock then
+        for _, line in ipairs(list) do
+            local item, held_field = item_of(line[1]), facts.buyer .. '|' .. line[1]
+            item.sold = item.sold - line[2]
+            item.available = item.available + line[2]
+            buyers[held_field] = held(held_field) - line[2]
+        end
+    end
+    facts.lines = concat(lines, ';')
+    if whole then facts.state = 'f' end
+    keep(serial, record_of(facts))
+    decide(field, ARGV[a + 5], serial)
+    lines_out[#lines_out + 1] = ARGV[a]
+end
+
+function ops.T(a)
+    local item, delta, field = item_of(ARGV[a + 1]), tonumber(ARGV[a + 2]), ARGV[a + 3]
+    if not item then return 'STALE:item' end
+    if refs[field] then return 'STALE:reference' end
+    if item.available + delta < 0 or item.stock + delta > 4294967295 then return 'STALE:units' end
+    item.stock = item.stock + delta
+    item.available = item.available + delta
+    decide(field, ARGV[a + 4])
+    lines_out[#lines_out + 1] = ARGV[a]
+end
+
+function ops.D(a)
+    if not is_new and state ~= 'draft' then return 'STALE:state' end
+    definition = {'sale_no', ARGV[a + 2], 'def', ARGV[a + 3], 'starts_ms', ARGV[a + 4], 'ends_ms', ARGV[a + 5],
+        'window_ms', ARGV[a + 6]}
+    if is_new then
+        definition[#definition + 1] = 'first_serial'
+        definition[#definition + 1] = ARGV[a + 1]
+    end
+    starts_ms, ends_ms, window_ms = tonumber(ARGV[a + 4]), tonumber(ARGV[a + 5]), tonumber(ARGV[a + 6])
+    items = {}
+    local n = tonumber(ARGV[a + 7])
+    for i = 0, n - 1 do
+        local stock, limit = tonumber(ARGV[a + 8 + 2 * i]), ARGV[a + 9 + 2 * i]
+        items[tostring(i)] = {stock = stock, unreleased = stock, available = 0, reserved = 0, sold = 0,
+            limit = tonumber(limit), text = limit}
+    end
+    definition.items = n
+    state, is_new = 'draft', false
+    lines_out[#lines_out + 1] = ARGV[a]
+end
+
+function ops.S(a)
+    local to, from = ARGV[a + 1], ARGV[a + 2]
+    if to == 'retired' then
+        if retired == '1' or state ~= 'closed' then return 'STALE:state' end
+        retired = '1'
+    else
+        if not find(' ' .. from .. ' ', ' ' .. state .. ' ', 1, true) then return 'STALE:state' end
+        state = to
+    end
+    lines_out[#lines_out + 1] = ARGV[a]
+end
+
+function ops.O(a)
+    if state ~= 'published' then return 'STALE:state' end
+    if now < starts_ms then return 'EARLY:' end
+    local released, index = {}, 0
+    while item_of(tostring(index)) do
+        local item = items[tostring(index)]
+        if item.unreleased > 0 then
+            released[#released + 1] = '[' .. index .. ',' .. item.unreleased .. ']'
+            item.available = item.available + item.unreleased
+            item.unreleased = 0
+        end
+        index = index + 1
+    end
+    state = 'open'
+    lines_out[#lines_out + 1] = ARGV[a] .. '{"units":[' .. concat(released, ',') .. ']}'
+end
+
+function ops.Z(a)
+    if state ~= 'frozen' then
+        thaw, state = state, 'frozen'
+        lines_out[#lines_out + 1] = ARGV[a]
+    end
+end
+
+local code
+function ops.N(a)
+    -- What it tells of was refused.
+    if code then return end
+    notes[#notes + 1] = {ARGV[a], ARGV[a + 1]}
+end
+
+at = 5
+local index = 0
+while at <= argc do
+    code = ops[ARGV[at]](at + 2)
+    if code then refused[#refused + 1] = index .. ':' .. code end
+    index = index + 1
+    at = at + 2 + tonumber(ARGV[at + 1])
+end
+
+-- ---- writes
+
+local function write(command, key, fields)
+    for from = 1, #fields, CHUNK do
+        call(command, key, unpack(fields, from, math.min(from + CHUNK - 1, #fields)))
+    end
+end
+
+local buyer_set, buyer_del, buyer_new = {}, {}, 0
+for field, units in pairs(buyers) do
+    local was_there = buyers_before[field]
+    if units > 0 then
+        buyer_set[#buyer_set + 1] = field
+        buyer_set[#buyer_set + 1] = string.format('%.0f', units)
+        if not was_there then buyer_new = buyer_new + 1 end
+    elseif was_there then
+        buyer_del[#buyer_del + 1] = field
+        buyer_new = buyer_new - 1
+    end
+end
+local resv_set = {}
+for i, serial in ipairs(resv_order) do
+    resv_set[2 * i - 1] = serial
+    resv_set[2 * i] = resv_out[serial]
+end
+write('HSET', RESV, resv_set)
+write('HSET', KEY, key_out)
+write('HSET', BUYER, buyer_set)
+write('HDEL', BUYER, buyer_del)
+write('HSET', REF, ref_out)
+for _, note in ipairs(notes) do call('XADD', NOTE, note[1] .. '-0', 't', note[2]) end
+local ev = tonumber(meta[8])
+if #lines_out > 0 then
+    ev = ev + 1
+    call('XADD', EV, gen .. '-' .. ev, 'at', now_text, 'c', concat(lines_out, '\n'))
+end
+local results = concat(refused, ',')
+local out = {'clock_ms', now_text, 'ev', ev, 'state', state, 'home', home, 'gen', gen, 'retired', retired,
+    'n_resv', sizes[1] + resv_new, 'n_key', sizes[2] + #key_out / 2, 'n_buyer', sizes[3] + buyer_new,
+    'n_ref', sizes[4] + ref_new, 'n_note', sizes[5] + #notes}
+if thaw then
+    out[#out + 1] = 'thaw'
+    out[#out + 1] = thaw
+end
+for place, item in pairs(items) do
+    if item then
+        out[#out + 1] = 'i:' .. place
+        out[#out + 1] = string.format('%.0f,%.0f,%.0f,%.0f,%.0f,%s', item.stock, item.unreleased, item.available,
+            item.reserved, item.sold, item.text)
+    end
+end
+if definition then
+    -- Items of the draft before.
+    local old = definition.items
+    while call('HDEL', META, 'i:' .. old) == 1 do old = old + 1 end
+    for _, word in ipairs(definition) do out[#out + 1] = word end
+end
+write('HSET', META, out)
+call('HSET', W, node, concat({ARGV[3], ARGV[4], now_text, ev, results}, '|'))
+return {'OK', now_text, tostring(ev), results}

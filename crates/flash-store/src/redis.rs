@@ -1,0 +1,839 @@
+//! The store on one Redis, for when one machine is not enough: scripts decide, this node proposes.
+//!
+//! The protocol (keys, scripts, what each answer means) stands in docs/ARCHITECTURE.md, "Redis: the protocol". Owns a
+//! runtime of its own for the heartbeat and for reads; batches go over a lane's own connection, on the runtime of whoever commits.
+
+mod keys;
+mod lane;
+mod link;
+mod load;
+mod read;
+mod shared;
+mod wire;
+mod witness;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::bounded;
+use flash_types::{
+    BuyerId, Durability, IdempotencyKey, PaymentRef, SaleDefinition, SaleId, SaleNo, SaleState,
+    Serial, Timestamp, bounds,
+};
+use parking_lot::Mutex;
+use redis::RedisError;
+use redis::aio::MultiplexedConnection;
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+
+use crate::{
+    AcceptError, AdminNote, Batch, Change, CommitError, Committed, DecisionRow, ItemRow, Loaded,
+    NotApplied, OpenError, Opened, Page, ReadError, ReservationFilter, ReservationRow, SaleContent,
+    SaleRow, Store, Trouble,
+};
+use keys::{NODES, NOTE, SALES, START, STORE, SaleKeys};
+use lane::{Attested, Lane, Lanes, Place, Scripts};
+use link::{Link, LinkConfig, LinkError, Linker};
+use load::{Listed, LoadError};
+use read::{Order, Reader};
+use shared::{Beat, Shared, unexpected};
+use witness::{NAME_BYTES, Witness};
+
+pub use link::RedisUrl;
+pub use shared::StoreTime;
+
+/// A node not seen for so long is dead.
+const LIFE: Duration = Duration::from_secs(15);
+/// How often a node says that it lives.
+const BEAT_INTERVAL: Duration = Duration::from_secs(3);
+/// After so many beats the server's settings are looked at again.
+const BEATS_PER_LOOK: u32 = 5;
+/// Orders of retired sales that are kept.
+const ORDERS_MAX: usize = 16;
+
+/// How the store is configured.
+#[derive(Debug, Clone)]
+pub struct RedisConfig {
+    /// Where Redis is.
+    pub url: RedisUrl,
+    /// Certificates (PEM) of the authority that signed the server's; the system's where absent.
+    pub ca_file: Option<PathBuf>,
+    /// Within which a connection must stand, and an answer be there.
+    pub timeout: Duration,
+    /// Less than this is refused.
+    pub durability_min: Durability,
+    /// Name of this node.
+    pub node: String,
+    /// The data folder: `acked-redis` lies there.
+    pub data: PathBuf,
+}
+
+/// The store.
+#[derive(Debug)]
+pub struct RedisStore {
+    shared: Arc<Shared>,
+    reader: Reader,
+    lanes: Lanes,
+    orders: Mutex<HashMap<SaleNo, Order>>,
+    /// What was loaded at the start, until it is handed over.
+    loaded: Mutex<Vec<SaleContent>>,
+    stop: watch::Sender<bool>,
+    /// `None` once dropped.
+    runtime: Option<Runtime>,
+}
+
+/// What a start found.
+struct Found {
+    shared: Shared,
+    lanes: HashMap<SaleNo, Arc<Lane>>,
+    loaded: Vec<SaleContent>,
+    last_at: Timestamp,
+}
+
+impl RedisStore {
+    /// Connects, registers this node, takes over every sale under a new epoch and loads it. Blocks.
+    ///
+    /// # Errors
+    /// [`OpenError::Away`]: try again; else one line that names what is wrong and what helps.
+    pub fn open(config: &RedisConfig) -> Result<(Self, Opened), OpenError> {
+        let unfit = OpenError::Redis;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("store-redis")
+            .enable_all()
+            .build()
+            .map_err(|error| unfit(format!("a thread cannot be started: {error}")))?;
+        let linker = Linker::new(&LinkConfig {
+            url: config.url.clone(),
+            ca_file: config.ca_file.clone(),
+            timeout: config.timeout,
+            durability_min: config.durability_min,
+        })
+        .map_err(unfit)?;
+        let reader = Reader::new(&linker, config.timeout).map_err(unfit)?;
+        let started = {
+            let (config, linker) = (config.clone(), linker.clone());
+            wait(&runtime, async move { start(&config, linker).await })
+        };
+        let found = match started {
+            Some(found) => found?,
+            None => return Err(unfit("the start panicked".into())),
+        };
+        let opened = Opened {
+            epoch: found.shared.start,
+            // Lanes number their batches by themselves.
+            last_batch: 0,
+            last_at: found.last_at,
+        };
+        let shared = Arc::new(found.shared);
+        let (stop, stopped) = watch::channel(false);
+        runtime.spawn(keep_alive(Arc::clone(&shared), stopped));
+        let store = Self {
+            shared,
+            reader,
+            lanes: Mutex::new(found.lanes),
+            orders: Mutex::default(),
+            loaded: Mutex::new(found.loaded),
+            stop,
+            runtime: Some(runtime),
+        };
+        Ok((store, opened))
+    }
+
+    /// The store's clock.
+    pub fn time(&self) -> Arc<StoreTime> {
+        Arc::clone(&self.shared.time)
+    }
+
+    /// Hands over what was loaded at the start: all sales, then their reservations, then their decisions.
+    ///
+    /// # Errors
+    /// None today; the signature is that of the embedded store.
+    pub fn load(&self, into: &mut dyn Loaded) -> Result<(), OpenError> {
+        let loaded = std::mem::take(&mut *self.loaded.lock());
+        for content in &loaded {
+            into.sale(content.sale.clone());
+        }
+        for content in loaded {
+            for row in content.reservations {
+                into.reservation(row);
+            }
+            for row in content.decisions {
+                into.decision(row);
+            }
+        }
+        Ok(())
+    }
+
+    /// All that is stored of a sale; `None` where nothing is. The sale must stand still meanwhile.
+    ///
+    /// # Errors
+    /// Where it cannot be read, or its keys contradict themselves.
+    ///
+    /// # Cancel safety
+    /// A read.
+    pub async fn content(&self, sale_no: SaleNo) -> Result<Option<SaleContent>, ReadError> {
+        let lane = self.lane(sale_no)?;
+        let reader = self.reader.clone();
+        self.read(async move { reader.content(&lane.keys).await.map_err(read::failed) })
+            .await
+    }
+
+    /// Takes a frozen sale as it is stored: this Redis is its home from now on, and the sale leaves the freeze. Gives its
+    /// state. `serials` number the event and the note; both must be new and ascend.
+    ///
+    /// # Errors
+    /// [`AcceptError`] says whether to ask again.
+    ///
+    /// # Cancel safety
+    /// Dropping it leaves open whether it was done; asking again tells.
+    pub async fn accept(
+        &self,
+        sale_no: SaleNo,
+        serials: [Serial; 2],
+        note: &AdminNote,
+        lost: usize,
+    ) -> Result<SaleState, AcceptError> {
+        let away = |error: &dyn std::fmt::Display| AcceptError::Unavailable(error.to_string());
+        let lane = self.lane(sale_no).map_err(|error| away(&error))?;
+        let mut link = self.shared.link().await.map_err(|error| away(&error))?;
+        let arguments = [
+            lane.epoch().to_string(),
+            serials[0].0.to_string(),
+            serials[1].0.to_string(),
+            wire::note_text(note),
+            lost.to_string(),
+        ];
+        let keys = &lane.keys;
+        let words = Shared::run(
+            &mut link.connection,
+            &self.shared.scripts.accept,
+            &[&keys.meta, &keys.w, &keys.ev, &keys.note],
+            &[
+                &link.run_id,
+                &self.shared.node,
+                &arguments[0],
+                &arguments[1],
+                &arguments[2],
+                &arguments[3],
+                &arguments[4],
+            ],
+        )
+        .await
+        .map_err(|error| away(&error))?;
+        let refused = |why: &str| Err(AcceptError::Refused(why.into()));
+        match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+            ["OK", epoch, ev, _, state] => {
+                let number = |text: &str| text.parse::<u64>().map_err(|error| away(&error));
+                let (epoch, ev) = (number(epoch)?, number(ev)?);
+                lane.reset(Place::at(epoch, ev));
+                self.shared.acknowledge(sale_no, ev);
+                SaleState::parse(state).ok_or_else(|| away(&format!("the state {state:?}")))
+            }
+            ["NOTFROZEN", state] => refused(&format!(
+                "Redis has the sale as {state}, not frozen: restart to take it as it is"
+            )),
+            ["FENCED"] => refused("another process runs as this node"),
+            ["GONE"] => refused(
+                "keys of the sale are gone from Redis: there is nothing to go on with; restore its append-only file",
+            ),
+            _ => Err(away(&unexpected("accept", &words))),
+        }
+    }
+
+    fn lane(&self, sale_no: SaleNo) -> Result<Arc<Lane>, ReadError> {
+        let lanes = self.lanes.lock();
+        let lane = lanes.get(&sale_no).cloned();
+        lane.ok_or_else(|| ReadError(format!("sale {} is not in Redis", sale_no.0)))
+    }
+
+    /// Runs a read on the store's own runtime, where the pool's connections live.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl Future<Output = Result<T, ReadError>> + Send + 'static,
+    ) -> Result<T, ReadError> {
+        let Some(runtime) = &self.runtime else {
+            return Err(ReadError("the store is closed".into()));
+        };
+        let reading = runtime.spawn(read);
+        reading.await.map_err(read::failed)?
+    }
+
+    /// The lane of a batch; a new sale gets one, once the directory lists it.
+    async fn lane_of(&self, batch: &Batch, sale_no: SaleNo) -> Result<Arc<Lane>, CommitError> {
+        let first = batch.entries.first().map(|entry| &entry.change);
+        let known = self.lanes.lock().get(&sale_no).cloned();
+        let Some(Change::PutDraft { definition }) = first else {
+            return known.ok_or_else(|| {
+                CommitError::Fatal(format!("sale {} has no lane in Redis", sale_no.0))
+            });
+        };
+        if let Some(lane) = known.filter(|lane| lane.sale_id == definition.sale_id) {
+            return Ok(lane);
+        }
+        self.list(definition, sale_no).await?;
+        let lane = Arc::new(Lane::new(sale_no, definition.sale_id, Place::default()));
+        self.lanes.lock().insert(sale_no, Arc::clone(&lane));
+        Ok(lane)
+    }
+
+    /// Lists a sale that is about to be made.
+    async fn list(&self, definition: &SaleDefinition, sale_no: SaleNo) -> Result<(), CommitError> {
+        let unavailable = |why: String| CommitError::NotApplied(NotApplied::Unavailable(why));
+        let sale_id = definition.sale_id;
+        let reader = self.reader.clone();
+        let listed = self.read(async move {
+            let mut connection = reader.connection().await?;
+            let mut pipe = redis::pipe();
+            pipe.cmd("HSETNX")
+                .arg(SALES)
+                .arg(sale_id.as_str())
+                .arg(format!("{}|making", sale_no.0))
+                .ignore();
+            pipe.cmd("HGET").arg(SALES).arg(sale_id.as_str());
+            let (value,): (String,) = pipe
+                .query_async(&mut connection)
+                .await
+                .map_err(read::failed)?;
+            Ok(value)
+        });
+        let value = listed
+            .await
+            .map_err(|error| unavailable(error.to_string()))?;
+        match value.strip_suffix("|making") {
+            // From an attempt that came to nothing, under this number or another.
+            Some(number) if number == sale_no.0.to_string() => Ok(()),
+            Some(_) => {
+                self.set_listed(sale_id, format!("{}|making", sale_no.0))
+                    .await
+            }
+            None => Err(unavailable(format!("sale {sale_id} is in Redis already"))),
+        }
+    }
+
+    async fn set_listed(&self, sale_id: SaleId, value: String) -> Result<(), CommitError> {
+        let reader = self.reader.clone();
+        let set = self.read(async move {
+            let mut connection = reader.connection().await?;
+            redis::cmd("HSET")
+                .arg(SALES)
+                .arg(sale_id.as_str())
+                .arg(value)
+                .query_async::<()>(&mut connection)
+                .await
+                .map_err(read::failed)
+        });
+        set.await
+            .map_err(|error| CommitError::NotApplied(NotApplied::Unavailable(error.to_string())))
+    }
+
+    /// Notes that concern no sale. Their number is their place, so a second arrival of one is refused by Redis.
+    async fn commit_notes(&self, batch: &Batch) -> Result<Committed, CommitError> {
+        let mut notes: Vec<(u64, String)> = Vec::new();
+        for entry in &batch.entries {
+            if let Change::Note(note) = &entry.change {
+                notes.push((entry.serial.0, wire::note_text(note)));
+            }
+        }
+        let reader = self.reader.clone();
+        let written = self.read(async move {
+            let mut connection = reader.connection().await?;
+            let mut pipe = redis::pipe();
+            // An empty batch asks whether the store works.
+            pipe.cmd("TIME").ignore();
+            for (number, text) in notes {
+                let id = format!("{number}-0");
+                pipe.cmd("XADD")
+                    .arg(NOTE)
+                    .arg(id)
+                    .arg("t")
+                    .arg(text)
+                    .ignore();
+            }
+            pipe.query_async::<()>(&mut connection)
+                .await
+                .map_err(read::failed)
+        });
+        match written.await {
+            Ok(()) => Ok(Committed::default()),
+            Err(error) => Err(CommitError::NotApplied(NotApplied::Unavailable(error.0))),
+        }
+    }
+
+    async fn order(&self, sale_no: SaleNo, keys: &SaleKeys) -> Result<Order, ReadError> {
+        if let Some(order) = self.orders.lock().get(&sale_no) {
+            return Ok(Arc::clone(order));
+        }
+        let (reader, keys) = (self.reader.clone(), keys.clone());
+        let order = self.read(async move { reader.order(&keys).await }).await?;
+        let mut orders = self.orders.lock();
+        if orders.len() >= ORDERS_MAX {
+            orders.clear();
+        }
+        orders.insert(sale_no, Arc::clone(&order));
+        Ok(order)
+    }
+}
+
+impl Drop for RedisStore {
+    fn drop(&mut self) {
+        let _ = self.stop.send(true);
+        if let Some(runtime) = self.runtime.take() {
+            // Not waited for: it may be dropped where nobody may block.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Store for RedisStore {
+    async fn commit(&self, batch: Batch) -> Result<Committed, CommitError> {
+        if let Some(why) = self.shared.fatal() {
+            return Err(CommitError::Fatal(why));
+        }
+        if let Some(why) = self.shared.unfit() {
+            return Err(CommitError::NotApplied(NotApplied::Unavailable(why)));
+        }
+        let sale_no = batch
+            .entries
+            .first()
+            .map_or(SaleNo(0), |entry| entry.sale_no);
+        if sale_no == SaleNo(0) {
+            return self.commit_notes(&batch).await;
+        }
+        assert!(
+            batch.entries.iter().all(|entry| entry.sale_no == sale_no),
+            "a batch holds changes of one sale"
+        );
+        let lane = self.lane_of(&batch, sale_no).await?;
+        let is_new = !lane.is_made();
+        let committed = lane.commit(&self.shared, &batch).await?;
+        if is_new && let Err(error) = self.set_listed(lane.sale_id, sale_no.0.to_string()).await {
+            // The next start finds its keys and finishes this.
+            tracing::warn!(%error, sale = %lane.sale_id, "the directory lists a new sale as being made");
+        }
+        Ok(committed)
+    }
+
+    fn lanes(&self) -> crate::Lanes {
+        crate::Lanes::PerSale
+    }
+
+    fn batch_jobs_max(&self) -> usize {
+        bounds::REDIS_BATCH_JOBS_MAX
+    }
+
+    fn trouble(&self) -> Option<Trouble> {
+        let last = self.shared.fatal().map(Trouble::Final);
+        last.or_else(|| self.shared.trouble().map(Trouble::Passing))
+    }
+
+    fn durability(&self) -> Durability {
+        self.shared.durability()
+    }
+
+    async fn reservation(
+        &self,
+        sale_no: SaleNo,
+        serial: Serial,
+    ) -> Result<Option<ReservationRow>, ReadError> {
+        let (lane, reader) = (self.lane(sale_no)?, self.reader.clone());
+        self.read(async move { reader.reservation(&lane.keys, sale_no, serial).await })
+            .await
+    }
+
+    async fn reservation_by_key(
+        &self,
+        sale_no: SaleNo,
+        buyer: BuyerId,
+        key: IdempotencyKey,
+    ) -> Result<Option<ReservationRow>, ReadError> {
+        let (lane, reader) = (self.lane(sale_no)?, self.reader.clone());
+        self.read(async move {
+            reader
+                .reservation_by_key(&lane.keys, sale_no, buyer, key)
+                .await
+        })
+        .await
+    }
+
+    async fn payment_decision(
+        &self,
+        sale_no: SaleNo,
+        payment_ref: PaymentRef,
+    ) -> Result<Option<DecisionRow>, ReadError> {
+        let (lane, reader) = (self.lane(sale_no)?, self.reader.clone());
+        self.read(async move {
+            reader
+                .payment_decision(&lane.keys, sale_no, payment_ref)
+                .await
+        })
+        .await
+    }
+
+    async fn decisions_of(
+        &self,
+        sale_no: SaleNo,
+        serial: Serial,
+    ) -> Result<Vec<DecisionRow>, ReadError> {
+        let (lane, reader) = (self.lane(sale_no)?, self.reader.clone());
+        self.read(async move { reader.decisions_of(&lane.keys, sale_no, serial).await })
+            .await
+    }
+
+    async fn reservations(
+        &self,
+        sale_no: SaleNo,
+        filter: ReservationFilter,
+        page: Page,
+    ) -> Result<Vec<ReservationRow>, ReadError> {
+        let (lane, reader) = (self.lane(sale_no)?, self.reader.clone());
+        let order = self.order(sale_no, &lane.keys).await?;
+        self.read(async move {
+            reader
+                .reservations(&lane.keys, sale_no, &order, filter, page)
+                .await
+        })
+        .await
+    }
+
+    async fn items(&self, sale_no: SaleNo) -> Result<Vec<ItemRow>, ReadError> {
+        let (lane, reader) = (self.lane(sale_no)?, self.reader.clone());
+        self.read(async move { reader.items(&lane.keys).await })
+            .await
+    }
+
+    async fn admin_notes(
+        &self,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, AdminNote)>, ReadError> {
+        let reader = self.reader.clone();
+        let sales: Vec<SaleKeys> = {
+            let lanes = self.lanes.lock();
+            lanes.values().map(|lane| lane.keys.clone()).collect()
+        };
+        self.read(async move { reader.notes(&sales, after, limit).await })
+            .await
+    }
+
+    async fn close(&self) {
+        // Already told, or nobody listens: both are fine.
+        let _ = self.stop.send(true);
+        let (shared, reader) = (Arc::clone(&self.shared), self.reader.clone());
+        let leaving = self.read(async move {
+            let mut connection = reader.connection().await?;
+            shared
+                .beat(&mut connection, true)
+                .await
+                .map_err(read::failed)
+        });
+        if let Err(error) = leaving.await {
+            tracing::warn!(%error, "this node could not be signed off: another one has to wait until it counts as dead");
+        }
+    }
+}
+
+/// Runs a future on a runtime and waits for it, from a thread that may or may not serve another runtime; `None` if it
+/// panicked.
+fn wait<T: Send + 'static>(
+    runtime: &Runtime,
+    future: impl Future<Output = T> + Send + 'static,
+) -> Option<T> {
+    let (sender, receiver) = bounded(1);
+    runtime.spawn(async move {
+        let _ = sender.send(future.await);
+    });
+    receiver.recv().ok()
+}
+
+/// Registers, joins every sale and loads it.
+async fn start(config: &RedisConfig, linker: Linker) -> Result<Found, OpenError> {
+    let shown = linker.shown().to_owned();
+    let away = |error: RedisError| OpenError::Away(format!("{shown}: {error}"));
+    let unfit = |why: String| OpenError::Redis(format!("{shown}: {why}"));
+    let mut link = linker.link().await.map_err(|error| match error {
+        LinkError::Away(why) => OpenError::Away(why),
+        LinkError::Unfit(why) => OpenError::Redis(why),
+    })?;
+    let scripts = Scripts::new();
+    let time = Arc::new(StoreTime::new());
+    let file = Witness::path_in(&config.data);
+    let unreadable =
+        |error: std::io::Error| OpenError::Redis(format!("cannot use {}: {error}", file.display()));
+    let witness = Witness::open(&config.data).map_err(unreadable)?;
+    let remembered = witness.store().map_err(unreadable)?;
+    if let Some(name) = &remembered {
+        let there: Option<String> = redis::cmd("GET")
+            .arg(STORE)
+            .query_async(&mut link.connection)
+            .await
+            .map_err(away)?;
+        if there.as_ref() != Some(name) {
+            return Err(unfit(format!(
+                "this is not the store that {} worked with, or it lost everything; restore its append-only file, \
+                 or, to begin anew, move {} away",
+                config.data.display(),
+                file.display()
+            )));
+        }
+    }
+    let mut least_start = witness.start().map_err(unreadable)? + 1;
+    let (mut found, mut greatest_serial);
+    loop {
+        let entered = enter(config, &scripts, &mut link.connection, least_start).await;
+        let (start, now, name) = match entered.map_err(away)? {
+            Entered::In { start, now, name } => (start, now, name),
+            Entered::Busy { node, seen_ms_ago } => {
+                return Err(unfit(format!(
+                    "node {node} serves these sales, seen {:.1} s ago; one node at a time: stop it, or start as it \
+                     with --node {node}; one that died is forgotten after {} s",
+                    seen_ms_ago as f64 / 1e3,
+                    LIFE.as_secs()
+                )));
+            }
+        };
+        if start >= bounds::EPOCH_MAX {
+            return Err(unfit(format!(
+                "it was started {start} times, the most there can be"
+            )));
+        }
+        time.observe(now, Instant::now());
+        if remembered.is_none() {
+            witness.set_store(&name).map_err(unreadable)?;
+        }
+        witness.set_start(start).map_err(unreadable)?;
+        let shared = Shared::new(
+            linker.clone(),
+            Scripts::new(),
+            config.node.clone(),
+            (start, name),
+            Arc::clone(&time),
+            Witness::open(&config.data).map_err(unreadable)?,
+            link.durability,
+        );
+        (found, greatest_serial) = load_all(shared, &mut link).await?;
+        // Serials of a start that Redis does not remember: a number above all of them is taken.
+        if greatest_serial / bounds::SERIALS_PER_EPOCH < start {
+            return Ok(found);
+        }
+        least_start = greatest_serial / bounds::SERIALS_PER_EPOCH + 1;
+    }
+}
+
+/// What `enter` said.
+enum Entered {
+    In {
+        start: u64,
+        now: Timestamp,
+        name: String,
+    },
+    Busy {
+        node: String,
+        seen_ms_ago: u64,
+    },
+}
+
+async fn enter(
+    config: &RedisConfig,
+    scripts: &Scripts,
+    connection: &mut MultiplexedConnection,
+    least_start: u64,
+) -> Result<Entered, RedisError> {
+    let life_ms = LIFE.as_millis().to_string();
+    let words = Shared::run(
+        connection,
+        &scripts.enter,
+        &[NODES, START, STORE],
+        &[
+            &config.node,
+            &life_ms,
+            &least_start.to_string(),
+            &random_name(),
+        ],
+    )
+    .await?;
+    let failed = || unexpected("enter", &words);
+    Ok(
+        match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+            ["OK", start, now, name] => Entered::In {
+                start: start.parse().map_err(|_| failed())?,
+                now: Timestamp(now.parse().map_err(|_| failed())?),
+                name: name.to_owned(),
+            },
+            ["BUSY", node, ago] => Entered::Busy {
+                node: node.to_owned(),
+                seen_ms_ago: ago.parse().map_err(|_| failed())?,
+            },
+            _ => return Err(failed()),
+        },
+    )
+}
+
+fn random_name() -> String {
+    let mut bytes = [0_u8; NAME_BYTES / 2];
+    // Without randomness a name of zeros: it then only fails to tell two stores apart.
+    let _ = getrandom::fill(&mut bytes);
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Joins and loads every sale; gives the greatest serial too.
+async fn load_all(shared: Shared, link: &mut Link) -> Result<(Found, u64), OpenError> {
+    let shown = shared.linker.shown().to_owned();
+    let away = |error: RedisError| OpenError::Away(format!("{shown}: {error}"));
+    let failed = |error: LoadError| match error {
+        LoadError::Redis(error) => away(error),
+        LoadError::Broken(what) => OpenError::Redis(format!("{shown}: {what}")),
+    };
+    let listed = load::directory(&mut link.connection)
+        .await
+        .map_err(failed)?;
+    let mut found = Found {
+        shared,
+        lanes: HashMap::new(),
+        loaded: Vec::new(),
+        last_at: Timestamp(0),
+    };
+    let mut greatest_serial = 0;
+    let mut missing = Vec::new();
+    for sale in &listed {
+        match load_sale(sale, &found.shared, link).await.map_err(failed)? {
+            Some((place, content, clock_ms)) => {
+                found.last_at = found.last_at.max(Timestamp(clock_ms));
+                if let Some(row) = content.reservations.last() {
+                    greatest_serial = greatest_serial.max(row.serial.0);
+                }
+                let lane = Lane::new(sale.sale_no, sale.sale_id, place);
+                found.lanes.insert(sale.sale_no, Arc::new(lane));
+                found.loaded.push(content);
+            }
+            None if sale.is_making => {}
+            None => missing.push(format!("{} (number {})", sale.sale_id, sale.sale_no.0)),
+        }
+    }
+    let remembered = found.shared.witness.sales().unwrap_or_default();
+    for (sale_no, _) in remembered {
+        if !listed.iter().any(|sale| sale.sale_no == sale_no) {
+            missing.push(format!("number {}", sale_no.0));
+        }
+    }
+    if !missing.is_empty() {
+        return Err(OpenError::Redis(format!(
+            "{shown}: sales are gone that were acknowledged: {}; restore its append-only file, or, to begin anew, \
+             use an empty Redis and move {} away",
+            missing.join(", "),
+            found.shared.witness.path().display()
+        )));
+    }
+    Ok((found, greatest_serial))
+}
+
+/// Takes one sale over: next epoch, nothing missing, content. `None` where it has no keys.
+async fn load_sale(
+    sale: &Listed,
+    shared: &Shared,
+    link: &mut Link,
+) -> Result<Option<(Place, SaleContent, i64)>, LoadError> {
+    let keys = SaleKeys::of(&sale.sale_id);
+    let connection = &mut link.connection;
+    if load::sale(connection, &keys).await?.is_none() {
+        if sale.is_making {
+            // Never made: its first batch was never acknowledged.
+            redis::cmd("HDEL")
+                .arg(SALES)
+                .arg(sale.sale_id.as_str())
+                .query_async::<()>(connection)
+                .await?;
+        }
+        return Ok(None);
+    }
+    let joined = shared.join(connection, &keys).await?;
+    let acked = shared.witness.event(sale.sale_no).unwrap_or(0);
+    if joined.home != link.run_id || joined.ev < acked {
+        let numbers = (joined.epoch, 0, acked);
+        let said = shared
+            .attest(connection, &keys, &link.run_id, numbers)
+            .await?;
+        if said != Attested::Passed {
+            tracing::error!(sale = %sale.sale_id, acked, there = joined.ev, "Redis lost events that were acknowledged: the sale is frozen");
+        }
+    }
+    let (content, clock_ms, ev) = match load::content(connection, &keys).await {
+        Ok(Some((content, sizes))) => (content, sizes.clock_ms.cast_signed(), sizes.ev),
+        Ok(None) => return Ok(None),
+        Err(LoadError::Redis(error)) => return Err(error.into()),
+        // It is shown as frozen, with nothing in it: whatever it was, nothing is to be sold from it.
+        Err(LoadError::Broken(what)) => {
+            tracing::error!(sale = %sale.sale_id, what, "the sale is damaged: frozen");
+            let Some((row, sizes)) = load::sale(connection, &keys).await? else {
+                return Ok(None);
+            };
+            let content = SaleContent {
+                sale: SaleRow {
+                    state: SaleState::Frozen,
+                    ..row
+                },
+                reservations: Vec::new(),
+                decisions: Vec::new(),
+            };
+            (content, sizes.clock_ms.cast_signed(), sizes.ev)
+        }
+    };
+    if sale.is_making {
+        redis::cmd("HSET")
+            .arg(SALES)
+            .arg(sale.sale_id.as_str())
+            .arg(sale.sale_no.0)
+            .query_async::<()>(connection)
+            .await?;
+    }
+    Ok(Some((Place::at(joined.epoch, ev), content, clock_ms)))
+}
+
+/// Says that this node lives until it is told to stop, keeps the clock, and looks what the server promises.
+async fn keep_alive(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
+    let mut link: Option<Link> = None;
+    let mut beats = 0_u32;
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(BEAT_INTERVAL) => {}
+            _ = stop.wait_for(|is_stopped| *is_stopped) => return,
+        }
+        beats += 1;
+        if link.is_none() || beats.is_multiple_of(BEATS_PER_LOOK) {
+            match shared.link().await {
+                Ok(fresh) => {
+                    shared.set_unfit(None);
+                    link = Some(fresh);
+                }
+                Err(error) => {
+                    if matches!(error, LinkError::Unfit(_)) {
+                        shared.set_unfit(Some(error.to_string()));
+                    }
+                    shared.node_is_unwell(&error.to_string());
+                    link = None;
+                    continue;
+                }
+            }
+        }
+        let Some(fresh) = &mut link else { continue };
+        match shared.beat(&mut fresh.connection, false).await {
+            Ok(Beat::Lives(now)) => {
+                shared.time.observe(now, Instant::now());
+                shared.node_is_well();
+            }
+            Ok(Beat::Fenced) => {
+                tracing::error!(why = shared.fence(&"heartbeat"), "fenced");
+                return;
+            }
+            Ok(Beat::Gone) => {
+                shared.node_is_unwell("this Redis was emptied, or is another one than at the start")
+            }
+            Err(error) => {
+                shared.node_is_unwell(&error.to_string());
+                link = None;
+            }
+        }
+    }
+}
