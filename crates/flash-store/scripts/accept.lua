@@ -1,15 +1,19 @@
 #!lua
 -- An operator takes a frozen sale as the store has it: it leaves the freeze, and this Redis is its home.
 --
--- KEYS 1 meta  2 w  3 ev  4 note
+-- KEYS 1 meta  2 w  3 resv  4 key  5 buyer  6 ref  7 ev  8 note        (all of one sale)
 -- ARGV 1 run id of this Redis  2 node  3 epoch held until now  4 serial for the event  5 serial for the note  6 note
 --      7 count of what is lost
 -- Returns {'OK', epoch, ev, gen, state} | {'NOTFROZEN', state} | {'FENCED'} | {'GONE'}
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-local meta = redis.call('HMGET', KEYS[1], 'gen', 'state', 'ev', 'clock_ms', 'thaw', 'n_note')
+local meta = redis.call('HMGET', KEYS[1], 'gen', 'state', 'ev', 'clock_ms', 'thaw', 'n_note', 'n_resv', 'n_key',
+    'n_buyer', 'n_ref')
 if not meta[1] then return {'GONE'} end
-if redis.call('XLEN', KEYS[3]) ~= tonumber(meta[3]) or redis.call('XLEN', KEYS[4]) ~= tonumber(meta[6]) then return {'GONE'} end
+for i = 3, 6 do
+    if redis.call('HLEN', KEYS[i]) ~= tonumber(meta[4 + i]) then return {'GONE'} end
+end
+if redis.call('XLEN', KEYS[7]) ~= tonumber(meta[3]) or redis.call('XLEN', KEYS[8]) ~= tonumber(meta[6]) then return {'GONE'} end
 local mine = redis.call('HGET', KEYS[2], ARGV[2])
 local epoch = now
 if mine then
@@ -22,8 +26,9 @@ now = math.max(now, tonumber(meta[4]))
 local at = string.format('%.0f', now)
 local gen, ev, state = tonumber(meta[1]) + 1, tonumber(meta[3]) + 1, meta[5] or 'paused'
 local data = string.format('{"to":"%s","gen":%.0f,"lost":%s}', state, gen, ARGV[7])
-redis.call('XADD', KEYS[3], string.format('%.0f-%.0f', gen, ev), 'at', at, 'c', 'E|' .. ARGV[4] .. '|sale.thawed|||' .. data)
-redis.call('XADD', KEYS[4], ARGV[5] .. '-0', 't', ARGV[6])
+-- The one that can still refuse goes first.
+redis.call('XADD', KEYS[8], ARGV[5] .. '-0', 't', ARGV[6])
+redis.call('XADD', KEYS[7], string.format('%.0f-%.0f', gen, ev), 'at', at, 'c', 'E|' .. ARGV[4] .. '|sale.thawed|||' .. data)
 redis.call('HSET', KEYS[1], 'home', ARGV[1], 'gen', string.format('%.0f', gen), 'ev', string.format('%.0f', ev),
     'state', state, 'clock_ms', at, 'n_note', tonumber(meta[6]) + 1)
 redis.call('HDEL', KEYS[1], 'thaw')

@@ -10,6 +10,8 @@ local meta = redis.call('HMGET', KEYS[1], 'gen', 'state', 'ev', 'clock_ms')
 if not meta[1] then return {'GONE'} end
 redis.call('XLEN', KEYS[3])
 local mine = redis.call('HGET', KEYS[2], ARGV[2])
+-- Another node took over: it is not for this one to judge.
+if not mine and redis.call('HLEN', KEYS[2]) > 0 then return {'FENCED'} end
 local epoch, seq = 0, 0
 if mine then
     local e, s = string.match(mine, '^(%d+)|(%d+)|')

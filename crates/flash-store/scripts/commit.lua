@@ -3,12 +3,13 @@
 -- Everything is read and decided first, in tables; only then is anything written, with few variadic calls.
 --
 -- KEYS 1 meta  2 w  3 resv  4 key  5 buyer  6 ref  7 ev  8 note        (all of one sale)
--- ARGV 1 home  2 node  3 epoch  4 seq, then the changes, each: op, count of its arguments, arguments
+-- ARGV 1 home  2 node  3 epoch  4 seq, then the changes, each: op, count of its arguments, arguments; but for
+--   R reserve one item, without the count: serial, key field, buyer field, lines, item, units
 --   D draft          line, serial, sale_no, definition, starts_ms, ends_ms, window_ms, n, then n x (stock, limit or '')
 --   S state          line, to, from ('published open paused'); to = 'retired' marks the sale, its state stays
 --   O open           line without its data
 --   Z freeze         line
---   R reserve        serial, buyer, key, lines, n, then n x (item, units)
+--   M reserve many   serial, buyer, key, lines, n, then n x (item, units); items ascend
 --   C confirm        line, reservation, payment, from ('r' | 'e'), ref field, ref value, n, then n x (item, units)
 --   P refuse payment line, reservation, ref field, ref value
 --   L release        line, reservation, n, then n x (item, units)
@@ -38,8 +39,10 @@ local sizes = {call('HLEN', RESV), call('HLEN', KEY), call('HLEN', BUYER), call(
     call('XLEN', EV)}
 local mine = call('HGET', W, node)
 local is_new = not meta[1]
+local was_new = is_new
 if is_new then
-    local is_first = ARGV[5] == 'D' and mine
+    -- This node has joined and nobody ever wrote an event.
+    local is_first = ARGV[5] == 'D' and mine and match(mine, '^%d+|0|%d+|0|')
     for i = 1, 6 do is_first = is_first and sizes[i] == 0 end
     if not is_first then return {'GONE', '0', '0', 'meta'} end
     meta = {home, '1', '', '0', '0', '0', '0', '0', '0', '0', '0', '0', '0', '0'}
@@ -51,7 +54,8 @@ else
     if sizes[6] ~= tonumber(meta[8]) then return {'GONE', '0', '0', 'ev'} end
     if meta[1] ~= home then return {'HOME', '0', meta[8], meta[1]} end
 end
-if not mine then return {'LOST', '0', meta[8], '0'} end
+-- Another node took over; or nobody has it.
+if not mine then return {call('HLEN', W) > 0 and 'FENCED' or 'LOST', '0', meta[8], '0'} end
 local my_epoch, my_seq, my_at, my_ev, my_results = match(mine, '^(%d+)|(%d+)|(%d+)|(%d+)|(.*)$')
 my_epoch, my_seq = tonumber(my_epoch), tonumber(my_seq)
 if my_epoch > epoch then return {'FENCED', '0', meta[8], ''} end
@@ -80,28 +84,39 @@ end
 
 local key_fields, buyer_fields, resv_fields, ref_fields = {}, {}, {}, {}
 local is_only_freeze = true
+local keys_count, buyers_count = 0, 0
 local at, argc = 5, #ARGV
 while at <= argc do
     local op = ARGV[at]
     if op == 'R' then
-        local buyer = ARGV[at + 3]
-        key_fields[#key_fields + 1] = buyer .. '|' .. ARGV[at + 4]
-        for i = 1, tonumber(ARGV[at + 6]) do
-            buyer_fields[#buyer_fields + 1] = buyer .. '|' .. ARGV[at + 5 + 2 * i]
+        resv_fields[#resv_fields + 1] = ARGV[at + 1]
+        keys_count, buyers_count = keys_count + 1, buyers_count + 1
+        key_fields[keys_count], buyer_fields[buyers_count] = ARGV[at + 2], ARGV[at + 3]
+        is_only_freeze = false
+        at = at + 7
+    else
+        if op == 'M' then
+            local buyer = ARGV[at + 3]
+            resv_fields[#resv_fields + 1] = ARGV[at + 2]
+            keys_count = keys_count + 1
+            key_fields[keys_count] = buyer .. '|' .. ARGV[at + 4]
+            for i = 1, tonumber(ARGV[at + 6]) do
+                buyers_count = buyers_count + 1
+                buyer_fields[buyers_count] = buyer .. '|' .. ARGV[at + 5 + 2 * i]
+            end
+        elseif op == 'C' or op == 'P' or op == 'L' or op == 'X' or op == 'F' then
+            resv_fields[#resv_fields + 1] = ARGV[at + 3]
+            local ref = (op == 'C' or op == 'F') and ARGV[at + 6] or (op == 'P' and ARGV[at + 4] or '')
+            if ref ~= '' then
+                ref_fields[#ref_fields + 1] = ref
+                ref_fields[#ref_fields + 1] = 'of|' .. ARGV[at + 3]
+            end
+        elseif op == 'T' then
+            ref_fields[#ref_fields + 1] = ARGV[at + 5]
         end
-        resv_fields[#resv_fields + 1] = ARGV[at + 2]
-    elseif op == 'C' or op == 'P' or op == 'L' or op == 'X' or op == 'F' then
-        resv_fields[#resv_fields + 1] = ARGV[at + 3]
-        local ref = (op == 'C' or op == 'F') and ARGV[at + 6] or (op == 'P' and ARGV[at + 4] or '')
-        if ref ~= '' then
-            ref_fields[#ref_fields + 1] = ref
-            ref_fields[#ref_fields + 1] = 'of|' .. ARGV[at + 3]
-        end
-    elseif op == 'T' then
-        ref_fields[#ref_fields + 1] = ARGV[at + 5]
+        if op ~= 'Z' and op ~= 'N' then is_only_freeze = false end
+        at = at + 2 + tonumber(ARGV[at + 1])
     end
-    if op ~= 'Z' and op ~= 'N' then is_only_freeze = false end
-    at = at + 2 + tonumber(ARGV[at + 1])
 end
 if state == 'frozen' and not is_only_freeze then return {'FROZEN', now_text, meta[8], ''} end
 
@@ -126,16 +141,15 @@ end
 local buyers_before = read(BUYER, buyer_fields, {})
 local buyers = {}
 local function held(field)
-    local now_held = buyers[field]
-    if now_held then return now_held end
-    return tonumber(buyers_before[field] or '0')
+    return tonumber(buyers[field] or buyers_before[field] or '0')
 end
 
-local items = {}
+local items, definition = {}, nil
 local function item_of(index)
     local item = items[index]
     if item == nil then
-        local text = call('HGET', META, 'i:' .. index)
+        -- A new plan brings all its items; what is stored are those of the plan before.
+        local text = not definition and call('HGET', META, 'i:' .. index)
         if text then
             local stock, unreleased, available, reserved, sold, limit =
                 match(text, '^(%d+),(%d+),(%d+),(%d+),(%d+),(%d*)$')
@@ -152,11 +166,13 @@ end
 -- ---- decisions
 
 local refused, lines_out, notes = {}, {}, {}
-local resv_out, resv_new, key_new, ref_new, definition = {}, 0, 0, 0, nil
-local key_out, ref_out, resv_order = {}, {}, {}
+local resv_set, resv_count, resv_new, ref_new = {}, 0, 0, 0
+local key_out, ref_out, lines_count = {}, {}, 0
 local thaw
 local serial_first
-local record_head = 'r|' .. now_text .. '|' .. string.format('%.0f', now + window_ms) .. '|'
+-- What every new record begins with; another plan has another window.
+local function head_of_records() return 'r|' .. now_text .. '|' .. string.format('%.0f', now + window_ms) .. '|' end
+local record_head = head_of_records()
 
 -- The (item, units) pairs of a change, from its count on.
 local function pairs_at(place)
@@ -165,6 +181,17 @@ local function pairs_at(place)
         list[i] = {ARGV[place + 2 * i - 1], tonumber(ARGV[place + 2 * i])}
     end
     return list
+end
+
+-- Each item once: an item that came twice would be judged twice by what was there before.
+local function is_ascending(place)
+    local last = -1
+    for i = 1, tonumber(ARGV[place]) do
+        local index = tonumber(ARGV[place + 2 * i - 1])
+        if index <= last then return false end
+        last = index
+    end
+    return true
 end
 
 -- What the lines of a record say of units: 'item,units;...', in their order.
@@ -178,8 +205,9 @@ local function are_all(facts, list)
 end
 
 local function keep(serial, record)
-    if not resv_out[serial] then resv_order[#resv_order + 1] = serial end
-    resv_out[serial] = record
+    -- Of two values of one field the later one stays.
+    resv_count = resv_count + 2
+    resv_set[resv_count - 1], resv_set[resv_count] = serial, record
     resvs[serial] = record
 end
 
@@ -206,16 +234,58 @@ end
 
 local ops = {}
 
+-- Why a sale that is not open takes no reservation.
+local function why_closed()
+    if state == 'draft' or state == 'published' then return 'NOTSTARTED:' end
+    if state == 'paused' then return 'PAUSED:' end
+    return 'ENDED:'
+end
+
+local function tell(line)
+    lines_count = lines_count + 1
+    lines_out[lines_count] = line
+end
+
+local function put_reservation(serial, key_field, lines)
+    keys[key_field] = serial
+    resv_new = resv_new + 1
+    key_out[2 * resv_new - 1], key_out[2 * resv_new] = key_field, serial
+    local record = record_head .. key_field .. '||' .. lines
+    resvs[serial] = record
+    resv_count = resv_count + 2
+    resv_set[resv_count - 1], resv_set[resv_count] = serial, record
+    tell('R|' .. serial .. '|' .. key_field .. '|' .. lines)
+end
+
 function ops.R(a)
+    local key_field = ARGV[a + 1]
+    local known = keys[key_field]
+    if known then return 'KNOWN:' .. known end
+    if state ~= 'open' or now >= ends_ms then return why_closed() end
+    if resvs[ARGV[a]] then return 'STALE:serial' end
+    local index, field, units_text = ARGV[a + 4], ARGV[a + 2], ARGV[a + 5]
+    local item = items[index] or item_of(index)
+    if not item then return 'STALE:item' end
+    local units, had = tonumber(units_text), buyers[field] or buyers_before[field]
+    -- The usual buyer has nothing yet: the sum is the text that came.
+    local sum = had and (tonumber(had) + units) or units
+    if item.limit and sum > item.limit then return 'LIMIT:' end
+    if item.available < units then return 'SOLD:' .. item.available end
+    item.available = item.available - units
+    item.reserved = item.reserved + units
+    buyers[field] = had and sum or units_text
+    put_reservation(ARGV[a], key_field, ARGV[a + 3])
+end
+
+function ops.M(a)
     local serial, buyer, key = ARGV[a], ARGV[a + 1], ARGV[a + 2]
     local key_field = buyer .. '|' .. key
     local known = keys[key_field]
     if known then return 'KNOWN:' .. known end
-    if state == 'draft' or state == 'published' then return 'NOTSTARTED:' end
-    if state == 'paused' then return 'PAUSED:' end
-    if state ~= 'open' or now >= ends_ms then return 'ENDED:' end
-    if resvs[serial] then return 'STALE:serial' end
+    if state ~= 'open' or now >= ends_ms then return why_closed() end
+    if resvs[ARGV[a]] then return 'STALE:serial' end
     local n = tonumber(ARGV[a + 4])
+    if not is_ascending(a + 4) then return 'STALE:lines' end
     for i = 1, n do
         local index, units = ARGV[a + 3 + 2 * i], tonumber(ARGV[a + 4 + 2 * i])
         local item = item_of(index)
@@ -233,16 +303,7 @@ function ops.R(a)
         item.reserved = item.reserved + units
         buyers[field] = held(field) + units
     end
-    local lines = ARGV[a + 3]
-    keys[key_field] = serial
-    key_out[#key_out + 1] = key_field
-    key_out[#key_out + 1] = serial
-    local record = record_head .. key_field .. '||' .. lines
-    resv_order[#resv_order + 1] = serial
-    resv_out[serial] = record
-    resvs[serial] = record
-    resv_new = resv_new + 1
-    lines_out[#lines_out + 1] = 'R|' .. serial .. '|' .. key_field .. '|' .. lines
+    put_reservation(serial, key_field, ARGV[a + 3])
 end
 
 function ops.C(a)
@@ -269,14 +330,17 @@ function ops.C(a)
     facts.state, facts.payment = 'c', ARGV[a + 2]
     keep(serial, record_of(facts))
     decide(field, ARGV[a + 5], serial)
-    lines_out[#lines_out + 1] = ARGV[a]
+    tell(ARGV[a])
 end
 
 function ops.P(a)
-    if not resvs[ARGV[a + 1]] then return 'STALE:reservation' end
+    local record = resvs[ARGV[a + 1]]
+    if not record then return 'STALE:reservation' end
     if refs[ARGV[a + 2]] then return 'STALE:reference' end
+    -- A reserved one is paid, not refused.
+    if sub(record, 1, 1) == 'r' then return 'STALE:state' end
     decide(ARGV[a + 2], ARGV[a + 3], ARGV[a + 1])
-    lines_out[#lines_out + 1] = ARGV[a]
+    tell(ARGV[a])
 end
 
 -- Units of a reservation that leaves `reserved` go back on sale.
@@ -295,7 +359,7 @@ local function give_back(a, to)
     end
     facts.state = to
     keep(serial, record_of(facts))
-    lines_out[#lines_out + 1] = ARGV[a]
+    tell(ARGV[a])
 end
 
 function ops.L(a) return give_back(a, 'l') end
@@ -308,6 +372,7 @@ function ops.F(a)
     if field ~= '' and refs[field] then return 'STALE:reference' end
     local facts, list = facts_of(record), pairs_at(a + 6)
     if facts.state ~= 'c' then return 'STALE:state' end
+    if not is_ascending(a + 6) then return 'STALE:lines' end
     local lines, by_item, is_all = {}, {}, true
     for _, line in ipairs(list) do by_item[line[1]] = line[2] end
     for text in gmatch(facts.lines, '[^;]+') do
@@ -334,7 +399,7 @@ function ops.F(a)
     if whole then facts.state = 'f' end
     keep(serial, record_of(facts))
     decide(field, ARGV[a + 5], serial)
-    lines_out[#lines_out + 1] = ARGV[a]
+    tell(ARGV[a])
 end
 
 function ops.T(a)
@@ -345,18 +410,16 @@ function ops.T(a)
     item.stock = item.stock + delta
     item.available = item.available + delta
     decide(field, ARGV[a + 4])
-    lines_out[#lines_out + 1] = ARGV[a]
+    tell(ARGV[a])
 end
 
 function ops.D(a)
     if not is_new and state ~= 'draft' then return 'STALE:state' end
     definition = {'sale_no', ARGV[a + 2], 'def', ARGV[a + 3], 'starts_ms', ARGV[a + 4], 'ends_ms', ARGV[a + 5],
         'window_ms', ARGV[a + 6]}
-    if is_new then
-        definition[#definition + 1] = 'first_serial'
-        definition[#definition + 1] = ARGV[a + 1]
-    end
+    if is_new then serial_first = ARGV[a + 1] end
     starts_ms, ends_ms, window_ms = tonumber(ARGV[a + 4]), tonumber(ARGV[a + 5]), tonumber(ARGV[a + 6])
+    record_head = head_of_records()
     items = {}
     local n = tonumber(ARGV[a + 7])
     for i = 0, n - 1 do
@@ -366,7 +429,7 @@ function ops.D(a)
     end
     definition.items = n
     state, is_new = 'draft', false
-    lines_out[#lines_out + 1] = ARGV[a]
+    tell(ARGV[a])
 end
 
 function ops.S(a)
@@ -378,7 +441,7 @@ function ops.S(a)
         if not find(' ' .. from .. ' ', ' ' .. state .. ' ', 1, true) then return 'STALE:state' end
         state = to
     end
-    lines_out[#lines_out + 1] = ARGV[a]
+    tell(ARGV[a])
 end
 
 function ops.O(a)
@@ -395,33 +458,67 @@ function ops.O(a)
         index = index + 1
     end
     state = 'open'
-    lines_out[#lines_out + 1] = ARGV[a] .. '{"units":[' .. concat(released, ',') .. ']}'
+    tell(ARGV[a] .. '{"units":[' .. concat(released, ',') .. ']}')
 end
 
 function ops.Z(a)
     if state ~= 'frozen' then
         thaw, state = state, 'frozen'
-        lines_out[#lines_out + 1] = ARGV[a]
+        tell(ARGV[a])
     end
 end
 
 local code
 function ops.N(a)
-    -- What it tells of was refused.
-    if code then return end
-    notes[#notes + 1] = {ARGV[a], ARGV[a + 1]}
+    -- Of the change before it, which is left out where that was refused; the code stays that change's.
+    if not code then notes[#notes + 1] = {ARGV[a], ARGV[a + 1]} end
 end
 
 at = 5
 local index = 0
+local reserve = ops.R
 while at <= argc do
-    code = ops[ARGV[at]](at + 2)
-    if code then refused[#refused + 1] = index .. ':' .. code end
+    local op = ARGV[at]
+    if op == 'R' then
+        code = reserve(at + 1)
+        at = at + 7
+    else
+        if op == 'N' then ops.N(at + 2) else code = ops[op](at + 2) end
+        at = at + 2 + tonumber(ARGV[at + 1])
+    end
+    if code and op ~= 'N' then refused[#refused + 1] = index .. ':' .. code end
     index = index + 1
-    at = at + 2 + tonumber(ARGV[at + 1])
 end
 
--- ---- writes
+-- ---- the books, before anything is written
+
+local item_out = {}
+for place, item in pairs(items) do
+    if item then
+        local balance = item.stock - item.unreleased - item.available - item.reserved - item.sold
+        local is_sound = balance == 0 and item.unreleased >= 0 and item.available >= 0 and item.reserved >= 0
+            and item.sold >= 0
+        if not is_sound then return {'GONE', '0', '0', 'books of item ' .. place} end
+        item_out[#item_out + 1] = 'i:' .. place
+        item_out[#item_out + 1] = string.format('%.0f,%.0f,%.0f,%.0f,%.0f,%s', item.stock, item.unreleased,
+            item.available, item.reserved, item.sold, item.text)
+    end
+end
+local buyer_set, buyer_del, buyer_new, buyers_set = {}, {}, 0, 0
+for field, units in pairs(buyers) do
+    local was_there = buyers_before[field]
+    if units ~= 0 then
+        if tonumber(units) < 0 then return {'GONE', '0', '0', 'books of buyer ' .. field} end
+        buyers_set = buyers_set + 2
+        buyer_set[buyers_set - 1], buyer_set[buyers_set] = field, units
+        if not was_there then buyer_new = buyer_new + 1 end
+    elseif was_there then
+        buyer_del[#buyer_del + 1] = field
+        buyer_new = buyer_new - 1
+    end
+end
+
+-- ---- writes; the streams first, since they alone can still refuse (an id behind the last one)
 
 local function write(command, key, fields)
     for from = 1, #fields, CHUNK do
@@ -429,55 +526,41 @@ local function write(command, key, fields)
     end
 end
 
-local buyer_set, buyer_del, buyer_new = {}, {}, 0
-for field, units in pairs(buyers) do
-    local was_there = buyers_before[field]
-    if units > 0 then
-        buyer_set[#buyer_set + 1] = field
-        buyer_set[#buyer_set + 1] = string.format('%.0f', units)
-        if not was_there then buyer_new = buyer_new + 1 end
-    elseif was_there then
-        buyer_del[#buyer_del + 1] = field
-        buyer_new = buyer_new - 1
-    end
-end
-local resv_set = {}
-for i, serial in ipairs(resv_order) do
-    resv_set[2 * i - 1] = serial
-    resv_set[2 * i] = resv_out[serial]
+local ev = tonumber(meta[8])
+for _, note in ipairs(notes) do call('XADD', NOTE, note[1] .. '-0', 't', note[2]) end
+if lines_count > 0 then
+    ev = ev + 1
+    call('XADD', EV, gen .. '-' .. ev, 'at', now_text, 'c', concat(lines_out, '\n'))
 end
 write('HSET', RESV, resv_set)
 write('HSET', KEY, key_out)
 write('HSET', BUYER, buyer_set)
 write('HDEL', BUYER, buyer_del)
 write('HSET', REF, ref_out)
-for _, note in ipairs(notes) do call('XADD', NOTE, note[1] .. '-0', 't', note[2]) end
-local ev = tonumber(meta[8])
-if #lines_out > 0 then
-    ev = ev + 1
-    call('XADD', EV, gen .. '-' .. ev, 'at', now_text, 'c', concat(lines_out, '\n'))
-end
 local results = concat(refused, ',')
-local out = {'clock_ms', now_text, 'ev', ev, 'state', state, 'home', home, 'gen', gen, 'retired', retired,
-    'n_resv', sizes[1] + resv_new, 'n_key', sizes[2] + #key_out / 2, 'n_buyer', sizes[3] + buyer_new,
-    'n_ref', sizes[4] + ref_new, 'n_note', sizes[5] + #notes}
-if thaw then
-    out[#out + 1] = 'thaw'
-    out[#out + 1] = thaw
+local out = {'clock_ms', now_text, 'ev', ev, 'n_resv', sizes[1] + resv_new, 'n_key', sizes[2] + #key_out / 2,
+    'n_buyer', sizes[3] + buyer_new}
+local function set(field, value)
+    out[#out + 1] = field
+    out[#out + 1] = value
 end
-for place, item in pairs(items) do
-    if item then
-        out[#out + 1] = 'i:' .. place
-        out[#out + 1] = string.format('%.0f,%.0f,%.0f,%.0f,%.0f,%s', item.stock, item.unreleased, item.available,
-            item.reserved, item.sold, item.text)
-    end
+if #ref_out > 0 or was_new then set('n_ref', sizes[4] + ref_new) end
+if #notes > 0 or was_new then set('n_note', sizes[5] + #notes) end
+if state ~= meta[3] then set('state', state) end
+if retired ~= meta[14] or was_new then set('retired', retired) end
+if was_new then
+    set('home', home)
+    set('gen', gen)
 end
+if serial_first then set('first_serial', serial_first) end
+if thaw then set('thaw', thaw) end
 if definition then
     -- Items of the draft before.
     local old = definition.items
     while call('HDEL', META, 'i:' .. old) == 1 do old = old + 1 end
-    for _, word in ipairs(definition) do out[#out + 1] = word end
+    for i = 1, #definition, 2 do set(definition[i], definition[i + 1]) end
 end
+for i = 1, #item_out, 2 do set(item_out[i], item_out[i + 1]) end
 write('HSET', META, out)
 call('HSET', W, node, concat({ARGV[3], ARGV[4], now_text, ev, results}, '|'))
 return {'OK', now_text, tostring(ev), results}

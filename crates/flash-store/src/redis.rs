@@ -34,10 +34,10 @@ use crate::{
     SaleRow, Store, Trouble,
 };
 use keys::{NODES, NOTE, SALES, START, STORE, SaleKeys};
-use lane::{Attested, Lane, Lanes, Place, Scripts};
+use lane::{Attested, Lane, Lanes, Place, Scripts, not_applied};
 use link::{Link, LinkConfig, LinkError, Linker};
 use load::{Listed, LoadError};
-use read::{Order, Reader};
+use read::{Connection, Order, Reader};
 use shared::{Beat, Shared, unexpected};
 use witness::{NAME_BYTES, Witness};
 
@@ -52,6 +52,8 @@ const BEAT_INTERVAL: Duration = Duration::from_secs(3);
 const BEATS_PER_LOOK: u32 = 5;
 /// Orders of retired sales that are kept.
 const ORDERS_MAX: usize = 16;
+
+const EMPTIED: &str = "this Redis was emptied, or is another one than at the start";
 
 /// How the store is configured.
 #[derive(Debug, Clone)]
@@ -156,13 +158,17 @@ impl RedisStore {
         for content in &loaded {
             into.sale(content.sale.clone());
         }
+        let (mut reservations, mut decisions) = (Vec::new(), Vec::new());
         for content in loaded {
-            for row in content.reservations {
-                into.reservation(row);
-            }
-            for row in content.decisions {
-                into.decision(row);
-            }
+            reservations.extend(content.reservations);
+            decisions.extend(content.decisions);
+        }
+        reservations.sort_unstable_by_key(|row| row.serial);
+        for row in reservations {
+            into.reservation(row);
+        }
+        for row in decisions {
+            into.decision(row);
         }
         Ok(())
     }
@@ -210,7 +216,7 @@ impl RedisStore {
         let words = Shared::run(
             &mut link.connection,
             &self.shared.scripts.accept,
-            &[&keys.meta, &keys.w, &keys.ev, &keys.note],
+            &keys.all(),
             &[
                 &link.run_id,
                 &self.shared.node,
@@ -222,13 +228,19 @@ impl RedisStore {
             ],
         )
         .await
-        .map_err(|error| away(&error))?;
+        .map_err(|error| match error.code() {
+            // Before its first write: asking again does not help.
+            Some("WRONGTYPE") => AcceptError::Refused(format!(
+                "keys of the sale are not what they were: {error}; restore its append-only file"
+            )),
+            _ => away(&error),
+        })?;
         let refused = |why: &str| Err(AcceptError::Refused(why.into()));
         match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
             ["OK", epoch, ev, _, state] => {
                 let number = |text: &str| text.parse::<u64>().map_err(|error| away(&error));
                 let (epoch, ev) = (number(epoch)?, number(ev)?);
-                lane.reset(Place::at(epoch, ev));
+                lane.reset(Place::at(&link.run_id, epoch, ev));
                 self.shared.acknowledge(sale_no, ev);
                 SaleState::parse(state).ok_or_else(|| away(&format!("the state {state:?}")))
             }
@@ -281,11 +293,9 @@ impl RedisStore {
 
     /// Lists a sale that is about to be made.
     async fn list(&self, definition: &SaleDefinition, sale_no: SaleNo) -> Result<(), CommitError> {
-        let unavailable = |why: String| CommitError::NotApplied(NotApplied::Unavailable(why));
+        self.ask().await?;
         let sale_id = definition.sale_id;
-        let reader = self.reader.clone();
-        let listed = self.read(async move {
-            let mut connection = reader.connection().await?;
+        let listed = self.write(move |mut connection| async move {
             let mut pipe = redis::pipe();
             pipe.cmd("HSETNX")
                 .arg(SALES)
@@ -293,15 +303,10 @@ impl RedisStore {
                 .arg(format!("{}|making", sale_no.0))
                 .ignore();
             pipe.cmd("HGET").arg(SALES).arg(sale_id.as_str());
-            let (value,): (String,) = pipe
-                .query_async(&mut connection)
-                .await
-                .map_err(read::failed)?;
+            let (value,): (String,) = pipe.query_async(&mut connection).await?;
             Ok(value)
         });
-        let value = listed
-            .await
-            .map_err(|error| unavailable(error.to_string()))?;
+        let value = listed.await?;
         match value.strip_suffix("|making") {
             // From an attempt that came to nothing, under this number or another.
             Some(number) if number == sale_no.0.to_string() => Ok(()),
@@ -314,51 +319,77 @@ impl RedisStore {
     }
 
     async fn set_listed(&self, sale_id: SaleId, value: String) -> Result<(), CommitError> {
-        let reader = self.reader.clone();
-        let set = self.read(async move {
-            let mut connection = reader.connection().await?;
+        self.write(move |mut connection| async move {
             redis::cmd("HSET")
                 .arg(SALES)
                 .arg(sale_id.as_str())
                 .arg(value)
                 .query_async::<()>(&mut connection)
                 .await
-                .map_err(read::failed)
-        });
-        set.await
-            .map_err(|error| CommitError::NotApplied(NotApplied::Unavailable(error.to_string())))
+        })
+        .await
     }
 
-    /// Notes that concern no sale. Their number is their place, so a second arrival of one is refused by Redis.
+    /// Notes that concern no sale. Their number is their place, so a second arrival of one is refused by Redis and is no
+    /// error.
     async fn commit_notes(&self, batch: &Batch) -> Result<Committed, CommitError> {
-        let mut notes: Vec<(u64, String)> = Vec::new();
+        let mut pipe = redis::pipe();
+        pipe.ignore_errors();
         for entry in &batch.entries {
             if let Change::Note(note) = &entry.change {
-                notes.push((entry.serial.0, wire::note_text(note)));
-            }
-        }
-        let reader = self.reader.clone();
-        let written = self.read(async move {
-            let mut connection = reader.connection().await?;
-            let mut pipe = redis::pipe();
-            // An empty batch asks whether the store works.
-            pipe.cmd("TIME").ignore();
-            for (number, text) in notes {
-                let id = format!("{number}-0");
                 pipe.cmd("XADD")
                     .arg(NOTE)
-                    .arg(id)
+                    .arg(format!("{}-0", entry.serial.0))
                     .arg("t")
-                    .arg(text)
-                    .ignore();
+                    .arg(wire::note_text(note));
             }
-            pipe.query_async::<()>(&mut connection)
-                .await
-                .map_err(read::failed)
+        }
+        if pipe.is_empty() {
+            // An empty batch asks whether the store works.
+            return self.ask().await.map(|()| Committed::default());
+        }
+        let written = self.write(move |mut connection| async move {
+            let written: Vec<Result<String, RedisError>> =
+                pipe.query_async(&mut connection).await?;
+            let is_refused = |error: &RedisError| !error.to_string().contains("equal or smaller");
+            match written.into_iter().filter_map(Result::err).find(is_refused) {
+                Some(error) => Err(error),
+                None => Ok(()),
+            }
+        });
+        written.await.map(|()| Committed::default())
+    }
+
+    /// Whether this node may write, to this store: asked by a write.
+    async fn ask(&self) -> Result<(), CommitError> {
+        let shared = Arc::clone(&self.shared);
+        let said = self
+            .write(move |mut connection| async move { shared.beat(&mut connection, false).await });
+        match said.await? {
+            Beat::Lives(_) => Ok(()),
+            Beat::Fenced => Err(CommitError::Fatal(self.shared.fence(&"heartbeat"))),
+            Beat::Gone => Err(unavailable(EMPTIED.into())),
+        }
+    }
+
+    /// Runs a write that is no batch of a sale, on the store's own runtime.
+    async fn write<T, F>(
+        &self,
+        write: impl FnOnce(Connection) -> F + Send + 'static,
+    ) -> Result<T, CommitError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, RedisError>> + Send,
+    {
+        let reader = self.reader.clone();
+        let written = self.read(async move {
+            let connection = reader.connection().await?;
+            Ok(write(connection).await)
         });
         match written.await {
-            Ok(()) => Ok(Committed::default()),
-            Err(error) => Err(CommitError::NotApplied(NotApplied::Unavailable(error.0))),
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => Err(CommitError::NotApplied(not_applied(&error))),
+            Err(error) => Err(unavailable(error.0)),
         }
     }
 
@@ -392,8 +423,11 @@ impl Store for RedisStore {
         if let Some(why) = self.shared.fatal() {
             return Err(CommitError::Fatal(why));
         }
+        if *self.stop.borrow() {
+            return Err(unavailable("the store is closed".into()));
+        }
         if let Some(why) = self.shared.unfit() {
-            return Err(CommitError::NotApplied(NotApplied::Unavailable(why)));
+            return Err(unavailable(why));
         }
         let sale_no = batch
             .entries
@@ -533,6 +567,10 @@ impl Store for RedisStore {
             tracing::warn!(%error, "this node could not be signed off: another one has to wait until it counts as dead");
         }
     }
+}
+
+fn unavailable(why: String) -> CommitError {
+    CommitError::NotApplied(NotApplied::Unavailable(why))
 }
 
 /// Runs a future on a runtime and waits for it, from a thread that may or may not serve another runtime; `None` if it
@@ -695,21 +733,43 @@ async fn load_all(shared: Shared, link: &mut Link) -> Result<(Found, u64), OpenE
         loaded: Vec::new(),
         last_at: Timestamp(0),
     };
-    let mut greatest_serial = 0;
-    let mut missing = Vec::new();
+    let noted = load::last_note(&mut link.connection, NOTE).await;
+    let mut greatest_serial = noted.map_err(failed)?;
+    let (mut absent, mut missing) = (Vec::new(), Vec::new());
     for sale in &listed {
-        match load_sale(sale, &found.shared, link).await.map_err(failed)? {
+        let loaded = load_sale(sale, &found.shared, link).await;
+        let sale_keys = SaleKeys::of(&sale.sale_id);
+        match loaded.map_err(|error| failed(error.of(&sale.sale_id)))? {
             Some((place, content, clock_ms)) => {
                 found.last_at = found.last_at.max(Timestamp(clock_ms));
                 if let Some(row) = content.reservations.last() {
                     greatest_serial = greatest_serial.max(row.serial.0);
                 }
+                match load::last_note(&mut link.connection, &sale_keys.note).await {
+                    Ok(number) => greatest_serial = greatest_serial.max(number),
+                    Err(LoadError::Redis(error)) => return Err(away(error)),
+                    // The sale is frozen for it already.
+                    Err(LoadError::Broken(_)) => {}
+                }
                 let lane = Lane::new(sale.sale_no, sale.sale_id, place);
                 found.lanes.insert(sale.sale_no, Arc::new(lane));
                 found.loaded.push(content);
             }
-            None if sale.is_making => {}
-            None => missing.push(format!("{} (number {})", sale.sale_id, sale.sale_no.0)),
+            None => absent.push(sale),
+        }
+    }
+    for sale in absent {
+        // A draft that was not taken leaves its name in the directory, and its number to the next one.
+        let is_another = found.lanes.contains_key(&sale.sale_no);
+        if sale.is_making && (is_another || !found.shared.is_acknowledged(sale.sale_no)) {
+            redis::cmd("HDEL")
+                .arg(SALES)
+                .arg(sale.sale_id.as_str())
+                .query_async::<()>(&mut link.connection)
+                .await
+                .map_err(away)?;
+        } else {
+            missing.push(format!("{} (number {})", sale.sale_id, sale.sale_no.0));
         }
     }
     let remembered = found.shared.witness.sales().unwrap_or_default();
@@ -738,14 +798,6 @@ async fn load_sale(
     let keys = SaleKeys::of(&sale.sale_id);
     let connection = &mut link.connection;
     if load::sale(connection, &keys).await?.is_none() {
-        if sale.is_making {
-            // Never made: its first batch was never acknowledged.
-            redis::cmd("HDEL")
-                .arg(SALES)
-                .arg(sale.sale_id.as_str())
-                .query_async::<()>(connection)
-                .await?;
-        }
         return Ok(None);
     }
     let joined = shared.join(connection, &keys).await?;
@@ -788,7 +840,8 @@ async fn load_sale(
             .query_async::<()>(connection)
             .await?;
     }
-    Ok(Some((Place::at(joined.epoch, ev), content, clock_ms)))
+    let place = Place::at(&link.run_id, joined.epoch, ev);
+    Ok(Some((place, content, clock_ms)))
 }
 
 /// Says that this node lives until it is told to stop, keeps the clock, and looks what the server promises.
@@ -824,12 +877,11 @@ async fn keep_alive(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
                 shared.node_is_well();
             }
             Ok(Beat::Fenced) => {
-                tracing::error!(why = shared.fence(&"heartbeat"), "fenced");
+                let why = shared.fence(&"heartbeat");
+                tracing::error!(why, "fenced");
                 return;
             }
-            Ok(Beat::Gone) => {
-                shared.node_is_unwell("this Redis was emptied, or is another one than at the start")
-            }
+            Ok(Beat::Gone) => shared.node_is_unwell(EMPTIED),
             Err(error) => {
                 shared.node_is_unwell(&error.to_string());
                 link = None;

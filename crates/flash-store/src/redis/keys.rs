@@ -55,6 +55,20 @@ impl SaleKeys {
             note: key("note"),
         }
     }
+
+    /// All of them, in the order in which scripts take them.
+    pub fn all(&self) -> [&str; 8] {
+        [
+            &self.meta,
+            &self.w,
+            &self.resv,
+            &self.key,
+            &self.buyer,
+            &self.reference,
+            &self.ev,
+            &self.note,
+        ]
+    }
 }
 
 /// Field of `meta` that holds an item.
@@ -65,6 +79,11 @@ pub fn item_field(index: u16) -> String {
 /// Field of `key`.
 pub fn key_field(buyer: &str, key: &str) -> String {
     format!("{buyer}{SEPARATOR}{key}")
+}
+
+/// Field of `buyer`.
+pub fn buyer_field(buyer: &str, item: u16) -> String {
+    format!("{buyer}{SEPARATOR}{item}")
 }
 
 #[cfg(test)]
@@ -79,16 +98,7 @@ mod tests {
         let longest = "x".repeat(flash_types::bounds::ID_BYTES_MAX);
         let sale_id = SaleId::parse(&longest).unwrap();
         let keys = SaleKeys::of(&sale_id);
-        for key in [
-            &keys.meta,
-            &keys.w,
-            &keys.resv,
-            &keys.key,
-            &keys.buyer,
-            &keys.reference,
-            &keys.ev,
-            &keys.note,
-        ] {
+        for key in keys.all() {
             let tag = &key[1..key.find('}').unwrap()];
             assert_eq!(tag, format!("s:{longest}"), "{key}");
             assert!(!key.starts_with("{stampede}"));

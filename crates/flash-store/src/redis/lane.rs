@@ -16,6 +16,9 @@ use super::shared::Shared;
 use super::wire::{Reply, add_changes};
 use crate::{Batch, CommitError, Committed, NotApplied};
 
+/// A connection that was silent for so long is asked whether it is still there: a batch that was lost with it would be of
+/// unknown fate, one that finds nobody is not sent.
+const SILENCE: Duration = Duration::from_secs(1);
 /// Between two attempts: doubling from the first to the last.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
@@ -33,6 +36,10 @@ pub struct Lane {
 #[derive(Default)]
 pub struct Place {
     link: Option<Link>,
+    /// When the connection answered last.
+    heard_at: Option<Instant>,
+    /// The Redis (run id) that acknowledged last; empty before the first time.
+    home: String,
     /// 0: not joined yet.
     pub epoch: u64,
     /// The last acknowledged batch under this epoch.
@@ -42,14 +49,27 @@ pub struct Place {
 }
 
 impl Place {
-    /// Right after a `join`, or an accepted loss.
-    pub fn at(epoch: u64, ev: u64) -> Self {
+    /// Right after a `join`, or an accepted loss, on this Redis.
+    pub fn at(home: &str, epoch: u64, ev: u64) -> Self {
         Self {
             link: None,
+            heard_at: None,
+            home: home.to_owned(),
             epoch,
             seq: 0,
             ev,
         }
+    }
+
+    /// Notes that this Redis acknowledged a batch; `true`: another one acknowledged the one before.
+    fn acknowledge(&mut self, seq: u64, ev: u64) -> bool {
+        (self.seq, self.ev) = (seq, ev);
+        self.heard_at = Some(Instant::now());
+        let run_id = self.link.as_ref().map_or("", |link| &link.run_id);
+        if self.home == run_id {
+            return false;
+        }
+        !std::mem::replace(&mut self.home, run_id.to_owned()).is_empty()
     }
 }
 
@@ -119,20 +139,15 @@ impl Lane {
         batch: &Batch,
         place: &mut Place,
     ) -> Result<Committed, CommitError> {
-        let (mut is_unknown, mut has_moved) = (false, false);
+        let mut is_unknown = false;
         let mut back_off = BACK_OFF.0;
         let sent_at = Instant::now();
         loop {
             if let Some(why) = shared.fatal() {
                 return Err(CommitError::Fatal(why));
             }
-            let why = match self.attempt(shared, batch, place, &mut has_moved).await {
-                Attempt::Applied(committed) => {
-                    return Ok(Committed {
-                        has_moved,
-                        ..committed
-                    });
-                }
+            let why = match self.attempt(shared, batch, place).await {
+                Attempt::Applied(committed) => return Ok(committed),
                 Attempt::Again => continue,
                 Attempt::Frozen(reason) => {
                     return Err(CommitError::Frozen {
@@ -171,16 +186,20 @@ impl Lane {
         }
     }
 
-    async fn attempt(
-        &self,
-        shared: &Shared,
-        batch: &Batch,
-        place: &mut Place,
-        has_moved: &mut bool,
-    ) -> Attempt {
+    async fn attempt(&self, shared: &Shared, batch: &Batch, place: &mut Place) -> Attempt {
+        let is_silent = place.heard_at.is_none_or(|at| at.elapsed() > SILENCE);
+        if is_silent
+            && let Some(link) = &mut place.link
+            && !link.answers().await
+        {
+            place.link = None;
+        }
         if place.link.is_none() {
             match shared.link().await {
-                Ok(link) => place.link = Some(link),
+                Ok(link) => {
+                    place.link = Some(link);
+                    place.heard_at = Some(Instant::now());
+                }
                 Err(LinkError::Away(why) | LinkError::Unfit(why)) => {
                     return Attempt::Without(NotApplied::Unavailable(why));
                 }
@@ -202,8 +221,7 @@ impl Lane {
                 refused,
                 is_old,
             }) => {
-                place.seq += 1;
-                place.ev = ev;
+                let has_moved = place.acknowledge(place.seq + 1, ev);
                 shared.acknowledge(self.sale_no, ev);
                 // An old answer tells an old time.
                 if !is_old {
@@ -212,14 +230,10 @@ impl Lane {
                 Attempt::Applied(Committed {
                     at: Some(at),
                     refused,
-                    has_moved: false,
+                    has_moved,
                 })
             }
-            Ok(Reply::Home) => {
-                let attempt = self.attest(shared, place).await;
-                *has_moved |= matches!(attempt, Attempt::Again);
-                attempt
-            }
+            Ok(Reply::Home) => self.attest(shared, place).await,
             Ok(Reply::Gone(what)) => Attempt::Frozen(format!(
                 "keys of the sale are gone from Redis, or were changed by hand ({what})"
             )),
@@ -245,7 +259,7 @@ impl Lane {
         let script = &shared.scripts.commit;
         let mut by_hash = true;
         loop {
-            let mut cmd = script.call(by_hash, &self.commit_keys());
+            let mut cmd = script.call(by_hash, &self.keys.all());
             cmd.arg(&link.run_id)
                 .arg(&shared.node)
                 .arg(place.epoch)
@@ -259,20 +273,6 @@ impl Lane {
         }
     }
 
-    fn commit_keys(&self) -> [&str; 8] {
-        let keys = &self.keys;
-        [
-            &keys.meta,
-            &keys.w,
-            &keys.resv,
-            &keys.key,
-            &keys.buyer,
-            &keys.reference,
-            &keys.ev,
-            &keys.note,
-        ]
-    }
-
     /// The first batch of a new sale: nobody holds it yet.
     async fn join(&self, shared: &Shared, place: &mut Place) -> Result<(), Attempt> {
         let Some(link) = &mut place.link else {
@@ -281,7 +281,7 @@ impl Lane {
         let joined = shared
             .join(&mut link.connection, &self.keys)
             .await
-            .map_err(|error| Attempt::Without(NotApplied::Unavailable(error.to_string())))?;
+            .map_err(|error| Attempt::Without(not_applied(&error)))?;
         (place.epoch, place.seq, place.ev) = (joined.epoch, 0, joined.ev);
         Ok(())
     }
@@ -330,14 +330,22 @@ pub enum Attested {
 fn judged(error: &RedisError) -> Attempt {
     match error.code() {
         // Refused whole, before the script's first line.
-        Some("OOM") => Attempt::Without(NotApplied::StorageFull(error.to_string())),
         Some(
-            "MISCONF" | "READONLY" | "NOREPLICAS" | "LOADING" | "MASTERDOWN" | "CLUSTERDOWN"
-            | "TRYAGAIN" | "BUSY" | "MOVED" | "ASK" | "NOAUTH" | "NOPERM" | "NOSCRIPT",
-        ) => Attempt::Without(NotApplied::Unavailable(error.to_string())),
+            "OOM" | "MISCONF" | "READONLY" | "NOREPLICAS" | "LOADING" | "MASTERDOWN"
+            | "CLUSTERDOWN" | "TRYAGAIN" | "BUSY" | "MOVED" | "ASK" | "NOAUTH" | "NOPERM"
+            | "NOSCRIPT",
+        ) => Attempt::Without(not_applied(error)),
         // From inside of the script, which may have written already.
         Some(_) => Attempt::Broken(format!("the script failed: {error}")),
         None => Attempt::Unknown(error.to_string()),
+    }
+}
+
+/// What is told of an error that left nothing behind.
+pub fn not_applied(error: &RedisError) -> NotApplied {
+    match error.code() {
+        Some("OOM") => NotApplied::StorageFull(error.to_string()),
+        _ => NotApplied::Unavailable(error.to_string()),
     }
 }
 

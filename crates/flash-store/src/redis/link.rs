@@ -150,6 +150,17 @@ pub struct Link {
     pub durability: Durability,
 }
 
+impl Link {
+    /// Asks whether it is still there.
+    ///
+    /// # Cancel safety
+    /// Dropping it leaves the connection of no use.
+    pub async fn answers(&mut self) -> bool {
+        let ping = redis::cmd("PING");
+        ping.query_async::<()>(&mut self.connection).await.is_ok()
+    }
+}
+
 /// Makes connections.
 #[derive(Debug, Clone)]
 pub struct Linker {

@@ -21,9 +21,25 @@ pub enum LoadError {
     Broken(String),
 }
 
+impl LoadError {
+    /// Names the sale that is broken.
+    pub fn of(self, sale_id: &SaleId) -> Self {
+        match self {
+            Self::Broken(what) => Self::Broken(format!("sale {sale_id}: {what}")),
+            Self::Redis(error) => Self::Redis(error),
+        }
+    }
+}
+
 impl From<RedisError> for LoadError {
     fn from(error: RedisError) -> Self {
-        Self::Redis(error)
+        let text = error.to_string();
+        // Somebody else wrote the key: asking again does not help.
+        if text.contains("WRONGTYPE") {
+            Self::Broken(text)
+        } else {
+            Self::Redis(error)
+        }
     }
 }
 
@@ -212,6 +228,21 @@ pub async fn decisions(
             return Ok(rows.into_values().collect());
         }
     }
+}
+
+/// Number of the last note of a stream; 0 for none.
+pub async fn last_note(
+    connection: &mut MultiplexedConnection,
+    stream: &str,
+) -> Result<u64, LoadError> {
+    let last: Vec<(String, Vec<String>)> = redis::cmd("XREVRANGE")
+        .arg(&[stream, "+", "-", "COUNT", "1"])
+        .query_async(connection)
+        .await?;
+    let number = last
+        .first()
+        .and_then(|(id, _)| id.split('-').next()?.parse().ok());
+    Ok(number.unwrap_or(0))
 }
 
 pub async fn scan(

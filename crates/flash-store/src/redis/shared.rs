@@ -193,7 +193,7 @@ impl Shared {
     /// Another process runs as this node: nothing is written from here on. Gives what to say.
     pub fn fence(&self, what: &impl std::fmt::Display) -> String {
         let why = format!(
-            "another process has taken over as node {} ({what}); this one ends",
+            "another process has taken over from node {} ({what}); this one ends",
             self.node
         );
         self.fatal.get_or_init(|| why).clone()
@@ -205,6 +205,11 @@ impl Shared {
             let path = self.witness.path().display().to_string();
             tracing::error!(%error, path, "what was acknowledged cannot be noted: a loss of Redis may go unseen at the next start");
         }
+    }
+
+    /// Whether an event of a sale was ever acknowledged to this data folder.
+    pub fn is_acknowledged(&self, sale_no: SaleNo) -> bool {
+        self.witness.event(sale_no).unwrap_or(0) > 0
     }
 
     /// Runs a script on a connection, by its hash where the server knows it. All but `commit`, which has more to judge.

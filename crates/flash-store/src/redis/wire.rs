@@ -8,7 +8,7 @@ use redis::Cmd;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use super::keys::{SEPARATOR, item_field};
+use super::keys::{SEPARATOR, buyer_field, item_field, key_field};
 use crate::words::{DecisionWords, EventWords, decision_kind, decision_words};
 use crate::{
     AdminNote, Batch, Change, Decision, DecisionRow, Delta, Entry, EntryRefusal, ItemRow,
@@ -111,7 +111,17 @@ fn add_change(cmd: &mut Cmd, entry: &Entry, line: &mut String) {
         Change::Reserve {
             buyer, key, lines, ..
         } => {
-            op(cmd, "R", 5 + 2 * lines.len());
+            if let [only] = &lines[..] {
+                // The usual one: as few and as ready arguments as can be.
+                cmd.arg("R").arg(entry.serial.0);
+                cmd.arg(key_field(buyer.as_str(), key.as_str()));
+                cmd.arg(buyer_field(buyer.as_str(), only.item.0));
+                cmd.arg(reserve_lines(lines))
+                    .arg(only.item.0)
+                    .arg(only.units);
+                return;
+            }
+            op(cmd, "M", 5 + 2 * lines.len());
             cmd.arg(entry.serial.0)
                 .arg(buyer.as_bytes())
                 .arg(key.as_bytes());

@@ -122,7 +122,6 @@ impl Model {
                 if is_told_of {
                     self.notes.insert(entry.serial.0, note.clone());
                 }
-                is_told_of = true;
                 continue;
             }
             let is_frozen_again =
@@ -163,7 +162,8 @@ impl Model {
         });
     }
 
-    fn take(&mut self, entry: &Entry, now_ms: i64) -> Verdict {
+    /// Takes one change that is no note, or says why not.
+    pub fn take(&mut self, entry: &Entry, now_ms: i64) -> Verdict {
         match &entry.change {
             Change::PutDraft { definition } => self.draft(definition),
             Change::Publish => self.turn(SaleState::Published, &[SaleState::Draft]),
@@ -361,9 +361,13 @@ impl Model {
     }
 
     fn refuse_payment(&mut self, serial: u64, payment: PaymentRef, is_expired: bool) -> Verdict {
-        self.reservation(serial)?;
+        let state = self.reservation(serial)?.state;
         let reference = ("payment", 0, payment.as_str().to_owned());
         self.must_be_new(&reference)?;
+        // One that is reserved is paid, not refused.
+        if state == ReservationState::Reserved {
+            return Err(EntryRefusal::Stale("state".into()));
+        }
         let kind = if is_expired {
             DecisionKind::PaymentRefusedExpired
         } else {
@@ -719,19 +723,30 @@ impl Model {
 
     /// All decisions as the store hands them over, in an order of their own.
     pub fn decision_rows(&self) -> Vec<DecisionRow> {
-        let rows = self
-            .decisions
-            .iter()
-            .map(|((_, _, name), decided)| DecisionRow {
-                sale_no: SaleNo(self.sale_no),
-                decision: Decision {
-                    kind: decided.kind,
-                    reference: name.clone(),
-                    reservation: decided.reservation.map(Serial),
-                },
-                detail: Some(decided.detail.clone()).filter(|detail| !detail.is_empty()),
-            });
-        rows.collect()
+        self.decisions
+            .keys()
+            .map(|name| self.row_of(name))
+            .collect()
+    }
+
+    /// Those of one reservation, as they were decided.
+    pub fn decision_rows_of(&self, serial: u64) -> Vec<DecisionRow> {
+        let of = self.decisions_of.get(&serial);
+        let references = of.into_iter().flatten();
+        references.map(|name| self.row_of(name)).collect()
+    }
+
+    fn row_of(&self, reference: &Reference) -> DecisionRow {
+        let decided = &self.decisions[reference];
+        DecisionRow {
+            sale_no: SaleNo(self.sale_no),
+            decision: Decision {
+                kind: decided.kind,
+                reference: reference.2.clone(),
+                reservation: decided.reservation.map(Serial),
+            },
+            detail: Some(decided.detail.clone()).filter(|detail| !detail.is_empty()),
+        }
     }
 }
 

@@ -27,7 +27,9 @@ pub const NEVER: Timestamp = Timestamp(4_000_000_000_000);
 
 /// Asks until it is so.
 pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let came_true = poll_until(BOUND, Duration::from_millis(1), || condition().then_some(()));
+    let came_true = poll_until(BOUND, Duration::from_millis(1), || {
+        condition().then_some(())
+    });
     assert!(came_true.is_some(), "{what}: not within {BOUND:?}");
 }
 
