@@ -20,6 +20,7 @@ use tokio::sync::Semaphore;
 
 mod admin;
 mod catalogue;
+mod change;
 mod clock;
 mod command;
 mod committer;

@@ -20,7 +20,7 @@ pub use any::AnyStore;
 pub use change::{
     AdminNote, Batch, Change, Decision, DecisionKind, Delta, Deltas, Entry, ItemMove, ReserveLine,
 };
-pub use memory::{MemoryFault, MemoryStore};
+pub use memory::{MemoryFault, MemorySnapshot, MemoryStore};
 pub use open::{OpenError, Opened};
 pub use redis::{RedisConfig, RedisStore, RedisUrl, StoreTime};
 pub use rows::{

@@ -6,13 +6,14 @@ mod state;
 
 use std::sync::Arc;
 
-use flash_types::{BuyerId, Durability, IdempotencyKey, PaymentRef, SaleNo, Serial};
+use flash_types::{BuyerId, Durability, IdempotencyKey, PaymentRef, SaleNo, SaleState, Serial};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::{
-    AdminNote, Batch, CommitError, Committed, DecisionRow, Entry, ItemRow, Loaded, NotApplied,
-    OpenError, Opened, Page, ReadError, ReservationFilter, ReservationRow, SaleRow, Store,
+    AcceptError, AdminNote, Batch, CommitError, Committed, DecisionRow, Entry, EntryRefusal,
+    ItemRow, Lanes, Loaded, NotApplied, OpenError, Opened, Page, ReadError, ReservationFilter,
+    ReservationRow, SaleContent, SaleRow, Store,
 };
 use state::{State, Stopped};
 
@@ -25,13 +26,29 @@ pub enum MemoryFault {
     Fatal(String),
     /// Fate unknown, for this reason; it was applied.
     FatalApplied(String),
+    /// Its first change is not taken, for this reason; the others are.
+    Refused(EntryRefusal),
+    /// The sale must not go on.
+    Frozen {
+        /// What was found.
+        reason: String,
+        /// Nothing was applied; else nobody knows (and nothing was).
+        is_known: bool,
+    },
+    /// Applied, after the store had been away.
+    Moved,
 }
+
+/// What a store held at some moment.
+#[derive(Debug, Clone)]
+pub struct MemorySnapshot(State);
 
 /// Where commits wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Gate {
     Open,
     BeforeApplying,
+    BeforeApplyingOf(SaleNo),
     BeforeAnswering,
 }
 
@@ -57,6 +74,64 @@ impl MemoryStore {
         }
     }
 
+    /// An empty store with a lane for each sale, like one that several nodes share.
+    pub fn per_sale() -> Self {
+        let store = Self::new();
+        store.state.lock().is_per_sale = true;
+        store
+    }
+
+    /// What it holds now.
+    pub fn snapshot(&self) -> MemorySnapshot {
+        MemorySnapshot(self.state.lock().clone())
+    }
+
+    /// Loses everything since, as a store does that was not flushed; where batches stand is not lost.
+    pub fn restore(&self, snapshot: &MemorySnapshot) {
+        let mut state = self.state.lock();
+        let (epoch, faults) = (state.epoch, std::mem::take(&mut state.faults));
+        let tips = state.tips();
+        *state = snapshot.0.clone();
+        state.set_tips(tips);
+        (state.epoch, state.faults) = (epoch, faults);
+    }
+
+    /// All that is stored of a sale.
+    pub(crate) fn content(&self, sale_no: SaleNo) -> Option<SaleContent> {
+        let state = self.state.lock();
+        let sale = state.sales.get(&sale_no)?.clone();
+        let reservations = state.reservations.values();
+        let decisions = state.decisions.values();
+        Some(SaleContent {
+            reservations: reservations
+                .filter(|row| row.sale_no == sale_no)
+                .cloned()
+                .collect(),
+            decisions: decisions
+                .filter(|row| row.sale_no == sale_no)
+                .cloned()
+                .collect(),
+            sale,
+        })
+    }
+
+    /// Takes a sale as it is.
+    pub(crate) fn accept(
+        &self,
+        sale_no: SaleNo,
+        number: Serial,
+        note: &AdminNote,
+    ) -> Result<SaleState, AcceptError> {
+        let mut state = self.state.lock();
+        state.notes.push((number.0, note.clone()));
+        let sale = state.sales.get_mut(&sale_no);
+        let sale = sale.ok_or_else(|| AcceptError::Refused("it is not there".into()))?;
+        if sale.state == SaleState::Frozen {
+            sale.state = SaleState::Open;
+        }
+        Ok(sale.state)
+    }
+
     /// Starts, or starts again: the epoch is raised, and a store that had stopped or was closed takes batches again.
     ///
     /// # Errors
@@ -71,9 +146,10 @@ impl MemoryStore {
         }
         state.epoch += 1;
         state.stopped = None;
+        state.forget_tips();
         Ok(Opened {
             epoch: state.epoch,
-            last_batch: state.last_batch,
+            last_batch: state.last_batch(),
             last_at: state.last_at,
         })
     }
@@ -109,6 +185,11 @@ impl MemoryStore {
     /// From now on commits wait, not applied, until [`MemoryStore::release`].
     pub fn hold(&self) {
         self.gate.send_replace(Gate::BeforeApplying);
+    }
+
+    /// The same for the commits of one sale's lane; the others go on.
+    pub fn hold_sale(&self, sale_no: SaleNo) {
+        self.gate.send_replace(Gate::BeforeApplyingOf(sale_no));
     }
 
     /// From now on commits are applied, and their answers wait until [`MemoryStore::release`].
@@ -156,9 +237,20 @@ impl MemoryStore {
 impl Store for MemoryStore {
     async fn commit(&self, batch: Batch) -> Result<Committed, CommitError> {
         self.passes(Gate::BeforeApplying).await;
+        if let Some(entry) = batch.entries.first() {
+            self.passes(Gate::BeforeApplyingOf(entry.sale_no)).await;
+        }
         let verdict = self.state.lock().commit(batch);
         self.passes(Gate::BeforeAnswering).await;
-        verdict.map(|()| Committed::default())
+        verdict
+    }
+
+    fn lanes(&self) -> Lanes {
+        if self.state.lock().is_per_sale {
+            Lanes::PerSale
+        } else {
+            Lanes::One
+        }
     }
 
     fn durability(&self) -> Durability {

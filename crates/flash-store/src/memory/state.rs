@@ -7,8 +7,8 @@ use flash_types::{ItemIndex, ItemUnits, ReservationState, SaleNo, SaleState, Ser
 use super::MemoryFault;
 use crate::words::{DecisionWords, decision_words, stored_line};
 use crate::{
-    AdminNote, Batch, Change, CommitError, Decision, DecisionRow, Deltas, Entry, ItemMove, ItemRow,
-    NotApplied, ReservationRow, SaleRow,
+    AdminNote, Batch, Change, CommitError, Committed, Decision, DecisionRow, Deltas, Entry,
+    ItemMove, ItemRow, NotApplied, ReservationRow, SaleRow,
 };
 
 #[derive(Debug, Clone)]
@@ -20,12 +20,24 @@ pub enum Stopped {
 /// (sale, `payment` | `refund` | `stock_change`, reference, scope): as in the embedded store.
 type DecisionKey = (SaleNo, &'static str, String, u64);
 
-#[derive(Debug, Default)]
+/// Where a lane stands.
+#[derive(Debug, Clone, Copy, Default)]
+struct Tip {
+    /// 0 before the first.
+    batch: u64,
+    serial: u64,
+}
+
+/// Where all lanes stand.
+pub struct Tips(BTreeMap<SaleNo, Tip>);
+
+#[derive(Debug, Clone, Default)]
 pub struct State {
     pub epoch: u64,
-    pub last_batch: u64,
-    /// 0 before the first.
-    last_serial: u64,
+    /// Each sale is a lane of its own, and changes may be refused by themselves.
+    pub is_per_sale: bool,
+    /// Under 0 the one of all sales.
+    tips: BTreeMap<SaleNo, Tip>,
     pub last_at: Timestamp,
     pub sales: BTreeMap<SaleNo, SaleRow>,
     pub reservations: BTreeMap<Serial, ReservationRow>,
@@ -38,27 +50,55 @@ pub struct State {
 }
 
 impl State {
-    pub fn commit(&mut self, batch: Batch) -> Result<(), CommitError> {
+    /// Number of the last batch of the one lane.
+    pub fn last_batch(&self) -> u64 {
+        self.tips.get(&SaleNo(0)).map_or(0, |tip| tip.batch)
+    }
+
+    /// Where the lanes stand: what their writers go on from.
+    pub fn tips(&mut self) -> Tips {
+        Tips(std::mem::take(&mut self.tips))
+    }
+
+    pub fn set_tips(&mut self, tips: Tips) {
+        self.tips = tips.0;
+    }
+
+    /// Numbers of a lane begin anew with each start.
+    pub fn forget_tips(&mut self) {
+        if self.is_per_sale {
+            for tip in self.tips.values_mut() {
+                tip.batch = 0;
+            }
+        }
+    }
+
+    pub fn commit(&mut self, mut batch: Batch) -> Result<Committed, CommitError> {
         let refused = |why: String| Err(CommitError::NotApplied(NotApplied::Unavailable(why)));
+        let lane = match batch.entries.first() {
+            Some(entry) if self.is_per_sale => entry.sale_no,
+            Some(_) | None => SaleNo(0),
+        };
+        let tip = self.tips.get(&lane).copied().unwrap_or_default();
         match &self.stopped {
             Some(Stopped::Closed) => return refused("the store is closed".into()),
             Some(Stopped::Fatal(why)) => return Err(CommitError::Fatal(why.clone())),
             None => {}
         }
-        if batch.number <= self.last_batch {
+        if batch.number <= tip.batch {
             let why = format!(
                 "batch {} comes again; {} is durable already",
-                batch.number, self.last_batch
+                batch.number, tip.batch
             );
             return self.stop(why);
         }
-        if batch.number != self.last_batch + 1 {
+        if batch.number != tip.batch + 1 {
             return refused(format!(
                 "batch {} does not follow {}",
-                batch.number, self.last_batch
+                batch.number, tip.batch
             ));
         }
-        let mut last = self.last_serial;
+        let mut last = tip.serial;
         for entry in &batch.entries {
             if entry.serial.0 <= last {
                 return refused(format!("serial {} does not follow {last}", entry.serial.0));
@@ -66,36 +106,61 @@ impl State {
             last = entry.serial.0;
         }
         match self.faults.pop_front() {
-            None => self.apply(batch),
+            None => self.apply(lane, batch),
             Some(MemoryFault::NotApplied(why)) => Err(CommitError::NotApplied(why)),
             Some(MemoryFault::Fatal(why)) => self.stop(why),
             Some(MemoryFault::FatalApplied(why)) => {
-                self.apply(batch)?;
+                self.apply(lane, batch)?;
                 self.stop(why)
+            }
+            Some(MemoryFault::Refused(why)) => {
+                // The first change, and the note that tells of it.
+                let is_noted = matches!(
+                    batch.entries.get(1).map(|entry| &entry.change),
+                    Some(Change::Note(_))
+                );
+                batch.entries.drain(..1 + usize::from(is_noted));
+                self.apply(lane, batch)?;
+                Ok(Committed {
+                    refused: vec![(0, why)],
+                    ..Committed::default()
+                })
+            }
+            Some(MemoryFault::Frozen { reason, is_known }) => {
+                Err(CommitError::Frozen { reason, is_known })
+            }
+            Some(MemoryFault::Moved) => {
+                self.apply(lane, batch)?;
+                Ok(Committed {
+                    has_moved: true,
+                    ..Committed::default()
+                })
             }
         }
     }
 
-    fn stop(&mut self, why: String) -> Result<(), CommitError> {
+    fn stop(&mut self, why: String) -> Result<Committed, CommitError> {
         self.stopped = Some(Stopped::Fatal(why.clone()));
         Err(CommitError::Fatal(why))
     }
 
-    fn apply(&mut self, batch: Batch) -> Result<(), CommitError> {
+    fn apply(&mut self, lane: SaleNo, batch: Batch) -> Result<Committed, CommitError> {
+        let mut tip = self.tips.get(&lane).copied().unwrap_or_default();
         for entry in &batch.entries {
             if let Err(what) = self.entry(entry) {
                 // Half a batch is applied: this content is not to be used again.
                 self.broken_books = Some(what.clone());
                 return self.stop(format!("the books refuse: {what}"));
             }
-            self.last_serial = entry.serial.0;
+            tip.serial = entry.serial.0;
         }
-        self.last_batch = batch.number;
+        tip.batch = batch.number;
+        self.tips.insert(lane, tip);
         self.last_at = self.last_at.max(batch.at);
         let number = batch.number;
         self.entries
             .extend(batch.entries.into_iter().map(|entry| (number, entry)));
-        Ok(())
+        Ok(Committed::default())
     }
 
     /// One arm for each change: long, since it is the whole list.
