@@ -24,4 +24,4 @@ pub use reservation::{
 pub use sale::{
     AdmissionRules, Goal, ItemDefinition, ItemUnits, SaleDefinition, SaleState, TicketRule,
 };
-pub use time::{BadTimestamp, Timestamp};
+pub use time::{BadTimestamp, Timestamp, TimestampText};
