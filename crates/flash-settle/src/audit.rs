@@ -4,13 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use flash_types::{ItemUnits, bounds};
+use flash_types::bounds;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use crate::fold::{
-    Account, CONFIRMED, DecisionMark, Fold, REFUNDED, RESERVED, decision_content, decision_place,
-    state_word,
-};
+use crate::fold::{Account, DecisionMark, Fold, decision_content, decision_place, state_word};
+use crate::item::{Accounts, Sum};
 use crate::keys;
 use crate::report::{Code, ItemReport, Report, SaleReport};
 use crate::walk::{Walked, optional_text, text, unsigned, walk};
@@ -56,6 +54,15 @@ pub enum AuditError {
         /// What failed.
         why: String,
     },
+    /// A Redis in which nothing was ever stored, or from which everything is gone.
+    #[error("there is no store in {shown}")]
+    Empty {
+        /// Where it is, without a password.
+        shown: String,
+    },
+    /// Redis cannot be asked: which and why, in one line without a password.
+    #[error("{0}")]
+    Redis(String),
 }
 
 /// Proves the books of the store in `dir` from the store alone. Blocks; a running store goes on meanwhile, and what it
@@ -73,12 +80,13 @@ pub fn audit(dir: &Path) -> Result<Report, AuditError> {
     }
     let mut report = Report::default();
     // Before the transaction: what is acknowledged by now must be in what is read then.
-    report.counts.acked = acked(dir).map_err(|error| AuditError::Unreadable {
+    let acked = acked(dir).map_err(|error| AuditError::Unreadable {
         file: dir.join("acked"),
         why: error.to_string(),
     })?;
+    report.counts.acked = Some(acked);
     let connection = open(&file)?;
-    if let Err(error) = run(&connection, &mut report) {
+    if let Err(error) = run(&connection, acked, &mut report) {
         report.add(Code::Damaged, error.to_string());
     }
     report.ok = report.findings.is_empty();
@@ -134,10 +142,10 @@ fn open(file: &Path) -> Result<Connection, AuditError> {
     Ok(connection)
 }
 
-fn run(connection: &Connection, report: &mut Report) -> rusqlite::Result<()> {
+fn run(connection: &Connection, acked: u64, report: &mut Report) -> rusqlite::Result<()> {
     sqlite_check(connection, report)?;
     let mut walked = walk(connection, report)?;
-    check_numbers(connection, &walked, report)?;
+    check_numbers(connection, acked, &walked, report)?;
     check_reservations(&walked.fold, report);
     check_sales(connection, &walked.fold, report)?;
     check_decisions(connection, &mut walked.fold, report)?;
@@ -160,10 +168,11 @@ fn sqlite_check(connection: &Connection, report: &mut Report) -> rusqlite::Resul
 /// Acknowledged batches are there, and starts are numbered without gaps.
 fn check_numbers(
     connection: &Connection,
+    acked: u64,
     walked: &Walked,
     report: &mut Report,
 ) -> rusqlite::Result<()> {
-    let (acked, last) = (report.counts.acked, walked.last_batch);
+    let last = walked.last_batch;
     if acked > last {
         let detail =
             format!("batches up to {acked} were acknowledged, the last one here is {last}");
@@ -261,17 +270,13 @@ fn check_sales(connection: &Connection, fold: &Fold, report: &mut Report) -> rus
     Ok(())
 }
 
-/// (reserved, sold) of each (sale, item), over reservations by their state.
-fn sums(fold: &Fold) -> BTreeMap<(u32, u16), (i64, i64)> {
-    let mut sums: BTreeMap<(u32, u16), (i64, i64)> = BTreeMap::new();
+/// Over reservations by their state, for each (sale, item).
+fn sums(fold: &Fold) -> BTreeMap<(u32, u16), Sum> {
+    let mut sums: BTreeMap<(u32, u16), Sum> = BTreeMap::new();
     for reservation in &fold.reservations {
         for line in reservation.lines() {
             let sum = sums.entry((reservation.sale_no, line.item)).or_default();
-            match reservation.state {
-                RESERVED => sum.0 += i64::from(line.units),
-                CONFIRMED | REFUNDED => sum.1 += i64::from(line.units) - i64::from(line.restocked),
-                _ => {}
-            }
+            sum.add(reservation.state, line.units, line.restocked, 1);
         }
     }
     sums
@@ -281,7 +286,7 @@ fn check_items(
     connection: &Connection,
     (sale_no, sale_id): (u32, &str),
     accounts: &[Account],
-    sums: &BTreeMap<(u32, u16), (i64, i64)>,
+    sums: &BTreeMap<(u32, u16), Sum>,
     report: &mut Report,
 ) -> rusqlite::Result<Vec<ItemReport>> {
     let mut statement = connection.prepare(
@@ -292,7 +297,6 @@ fn check_items(
     let mut items = Vec::new();
     while let Some(row) = rows.next()? {
         let index: u16 = row.get(0)?;
-        let item = text(row, 1)?;
         let stored = Account {
             stock: row.get(2)?,
             unreleased: row.get(3)?,
@@ -300,57 +304,18 @@ fn check_items(
             reserved: row.get(5)?,
             sold: row.get(6)?,
         };
-        let mut add = |code, detail| report.add_of(code, Some(sale_id), Some(item), detail);
-        let placed = stored.unreleased + stored.available + stored.reserved + stored.sold;
-        if stored.stock != placed {
-            add(
-                Code::Imbalance,
-                format!("stock is {}, its units sum to {placed}", stored.stock),
-            );
-        }
-        let (reserved, sold) = sums.get(&(sale_no, index)).copied().unwrap_or_default();
-        if (stored.reserved, stored.sold) != (reserved, sold) {
-            let detail = format!(
-                "counters say {} reserved and {} sold, reservations sum to {reserved} and {sold}",
-                stored.reserved, stored.sold
-            );
-            add(Code::CounterMismatch, detail);
-        }
-        match accounts.get(usize::from(index)) {
-            Some(folded) if *folded == stored => {}
-            Some(folded) => add(
-                Code::FoldMismatch,
-                format!(
-                    "counters say {}, events fold to {}",
-                    in_words(&stored),
-                    in_words(folded)
-                ),
-            ),
-            None => add(Code::SaleMissing, "no event made this item".into()),
-        }
-        items.push(ItemReport {
-            item: item.to_owned(),
-            units: ItemUnits {
-                stock: stored.stock.max(0).cast_unsigned(),
-                unreleased: stored.unreleased.max(0).cast_unsigned(),
-                available: stored.available.max(0).cast_unsigned(),
-                reserved: stored.reserved.max(0).cast_unsigned(),
-                sold: stored.sold.max(0).cast_unsigned(),
-            },
-        });
+        let accounts = Accounts {
+            stored,
+            sum: sums.get(&(sale_no, index)).copied().unwrap_or_default(),
+            folded: accounts.get(usize::from(index)).copied(),
+        };
+        items.push(accounts.check(sale_id, text(row, 1)?, report));
     }
     if items.len() < accounts.len() {
         let detail = format!("{} of its {} items are there", items.len(), accounts.len());
         report.add_of(Code::SaleMissing, Some(sale_id), None, detail);
     }
     Ok(items)
-}
-
-fn in_words(account: &Account) -> String {
-    format!(
-        "stock {} = unreleased {} + available {} + reserved {} + sold {}",
-        account.stock, account.unreleased, account.available, account.reserved, account.sold
-    )
 }
 
 /// Every decision that an event recorded is there, and no other.

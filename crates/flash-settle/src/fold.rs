@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use flash_types::SaleState;
 use serde::Deserialize;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -107,6 +108,7 @@ struct Facts {
     item: u16,
     asked: i64,
     applied: i64,
+    to: String,
 }
 
 /// The part of a plan that the books need.
@@ -130,8 +132,8 @@ pub struct Fold {
 }
 
 impl Fold {
-    /// Takes a reservation's row, which is its first event at the same time.
-    pub fn reserve(&mut self, reservation: Reservation, report: &mut Report) {
+    /// Takes a reservation's row, which is its first event at the same time; gives its place.
+    pub fn reserve(&mut self, reservation: Reservation, report: &mut Report) -> usize {
         let name = reservation.name();
         for line in reservation.lines() {
             let units = i64::from(line.units);
@@ -149,7 +151,15 @@ impl Fold {
                 ),
             }
         }
-        self.reservations.push(reservation);
+        let serial = reservation.serial;
+        let place = match self.reservations.last() {
+            Some(last) if last.serial > serial => self
+                .reservations
+                .partition_point(|known| known.serial < serial),
+            _ => self.reservations.len(),
+        };
+        self.reservations.insert(place, reservation);
+        place
     }
 
     /// Takes an event; all come in the order of their serials.
@@ -318,6 +328,13 @@ impl Fold {
             "sale.resumed" => (&["paused"], "open"),
             "sale.closed" => (&["published", "open", "paused"], "closed"),
             "sale.frozen" => (&[], "frozen"),
+            "sale.thawed" => match SaleState::parse(&facts.to) {
+                Some(to) => (&["frozen"], to.as_str()),
+                None => {
+                    let detail = format!("event {} (sale.thawed) names no state", event.serial);
+                    return report.add(Code::Damaged, detail);
+                }
+            },
             "sale.retired" => {
                 sale.is_retired = true;
                 return;

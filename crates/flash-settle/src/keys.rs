@@ -32,6 +32,20 @@ pub fn check(
     keys: &mut [(u64, u64)],
     report: &mut Report,
 ) -> rusqlite::Result<()> {
+    check_twice(keys, report);
+    let mut statement =
+        connection.prepare("SELECT sale_no, sale_id FROM sale WHERE retired = 2")?;
+    let sales: Vec<(u32, String)> = statement
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    for (sale_no, sale_id) in sales {
+        check_index(connection, keys, sale_no, &sale_id, report)?;
+    }
+    Ok(())
+}
+
+/// (hash of a key, serial) of every reservation: sorts them, and tells those that share a key.
+pub fn check_twice(keys: &mut [(u64, u64)], report: &mut Report) {
     keys.sort_unstable();
     for pair in keys.windows(2) {
         if pair[0].0 == pair[1].0 {
@@ -42,15 +56,6 @@ pub fn check(
             report.add(Code::KeyTwice, detail);
         }
     }
-    let mut statement =
-        connection.prepare("SELECT sale_no, sale_id FROM sale WHERE retired = 2")?;
-    let sales: Vec<(u32, String)> = statement
-        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
-        .collect::<rusqlite::Result<_>>()?;
-    for (sale_no, sale_id) in sales {
-        check_index(connection, keys, sale_no, &sale_id, report)?;
-    }
-    Ok(())
 }
 
 fn check_index(

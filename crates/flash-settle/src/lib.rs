@@ -1,14 +1,17 @@
 //! What follows the answer: the audit, which proves the books from the store alone.
 //!
-//! The audit reads and never writes. It folds the events in code of its own, so that a mistake in the engine's
-//! arithmetic cannot hide itself. Three accounts must agree for every item: its counters, the sums over its
-//! reservations by state, and the fold of all events.
+//! The audit reads a data folder or a Redis, and never writes. It folds the events in code of its own, so that a mistake
+//! in the engine's arithmetic cannot hide itself. Three accounts must agree for every item: its counters, the sums over
+//! its reservations by state, and the fold of all events.
 
 mod audit;
 mod fold;
+mod item;
 mod keys;
+mod redis;
 mod report;
 mod walk;
 
 pub use audit::{AuditError, audit};
+pub use redis::audit_redis;
 pub use report::{Code, Counts, Finding, ItemReport, Report, SaleReport};

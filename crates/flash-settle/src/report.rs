@@ -6,7 +6,7 @@ use flash_types::ItemUnits;
 use serde::Serialize;
 
 /// Findings that a report lists; more are counted.
-const FINDINGS_MAX: usize = 1_000;
+pub const FINDINGS_MAX: usize = 1_000;
 
 /// What an audit found.
 #[derive(Debug, Default, Serialize)]
@@ -47,7 +47,7 @@ pub struct ItemReport {
 /// How much was looked at.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Counts {
-    /// Durable batches.
+    /// Durable batches; in Redis those that changed something.
     pub batches: u64,
     /// Reservations, in any state.
     pub reservations: u64,
@@ -57,8 +57,9 @@ pub struct Counts {
     pub decisions: u64,
     /// Lines of the admin log.
     pub notes: u64,
-    /// Number of the last acknowledged batch, as the file `acked` has it.
-    pub acked: u64,
+    /// Number of the last acknowledged batch, as the file `acked` has it; Redis has no such number for all sales.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub acked: Option<u64>,
 }
 
 /// One thing that is wrong.
@@ -80,7 +81,7 @@ pub struct Finding {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
-    /// SQLite's own check found damage, or something cannot be read.
+    /// SQLite's own check found damage, or something that is stored cannot be read.
     Damaged,
     /// Acknowledged batches are not there.
     AckedMissing,
@@ -116,8 +117,12 @@ pub enum Code {
     DecisionUnknown,
     /// One key won twice.
     KeyTwice,
-    /// The index of the keys of a retired sale is not complete.
+    /// The index of the keys that won is not complete, or wrong.
     KeyIndex,
+    /// The units that count against a buyer's limit differ from the sum over that buyer's reservations.
+    BuyerSum,
+    /// A key of Redis holds more or less than it should.
+    SizeMismatch,
 }
 
 impl Code {
@@ -143,11 +148,20 @@ impl Code {
             Self::DecisionUnknown => "decision_unknown",
             Self::KeyTwice => "key_twice",
             Self::KeyIndex => "key_index",
+            Self::BuyerSum => "buyer_sum",
+            Self::SizeMismatch => "size_mismatch",
         }
     }
 }
 
 impl Report {
+    /// Says of findings from this place on, as far as they name none, that they concern this sale.
+    pub(crate) fn name_sale(&mut self, from: usize, sale: &str) {
+        for finding in self.findings.iter_mut().skip(from) {
+            finding.sale.get_or_insert_with(|| sale.to_owned());
+        }
+    }
+
     pub(crate) fn add(&mut self, code: Code, detail: String) {
         self.add_of(code, None, None, detail);
     }
@@ -211,15 +225,13 @@ impl fmt::Display for Report {
             }
         }
         let counts = &self.counts;
+        let acked = counts.acked.map_or(String::new(), |acked| {
+            format!(" (acknowledged up to {acked})")
+        });
         writeln!(
             f,
-            "{} batches (acknowledged up to {}), {} reservations, {} other events, {} decisions, {} notes",
-            counts.batches,
-            counts.acked,
-            counts.reservations,
-            counts.events,
-            counts.decisions,
-            counts.notes
+            "{} batches{acked}, {} reservations, {} other events, {} decisions, {} notes",
+            counts.batches, counts.reservations, counts.events, counts.decisions, counts.notes
         )?;
         for finding in &self.findings {
             writeln!(f, "WRONG {finding}")?;

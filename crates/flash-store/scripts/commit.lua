@@ -4,7 +4,8 @@
 --
 -- KEYS 1 meta  2 w  3 resv  4 key  5 buyer  6 ref  7 ev  8 note        (all of one sale)
 -- ARGV 1 home  2 node  3 epoch  4 seq, then the changes, each: op, count of its arguments, arguments; but for
---   R reserve one item, without the count: serial, key field, buyer field, lines, item, units
+--   R a run of reserves of one item: count n, item, units, lines, n serials, n key fields, n buyer fields
+--     (in columns, so that whole ranges of ARGV go into one call)
 --   D draft          line, serial, sale_no, definition, starts_ms, ends_ms, window_ms, n, then n x (stock, limit or '')
 --   S state          line, to, from ('published open paused'); to = 'retired' marks the sale, its state stays
 --   O open           line without its data
@@ -89,11 +90,8 @@ local at, argc = 5, #ARGV
 while at <= argc do
     local op = ARGV[at]
     if op == 'R' then
-        resv_fields[#resv_fields + 1] = ARGV[at + 1]
-        keys_count, buyers_count = keys_count + 1, buyers_count + 1
-        key_fields[keys_count], buyer_fields[buyers_count] = ARGV[at + 2], ARGV[at + 3]
+        at = at + 5 + 3 * tonumber(ARGV[at + 1])
         is_only_freeze = false
-        at = at + 7
     else
         if op == 'M' then
             local buyer = ARGV[at + 3]
@@ -257,24 +255,70 @@ local function put_reservation(serial, key_field, lines)
     tell('R|' .. serial .. '|' .. key_field .. '|' .. lines)
 end
 
-function ops.R(a)
-    local key_field = ARGV[a + 1]
-    local known = keys[key_field]
-    if known then return 'KNOWN:' .. known end
-    if state ~= 'open' or now >= ends_ms then return why_closed() end
-    if resvs[ARGV[a]] then return 'STALE:serial' end
-    local index, field, units_text = ARGV[a + 4], ARGV[a + 2], ARGV[a + 5]
-    local item = items[index] or item_of(index)
-    if not item then return 'STALE:item' end
-    local units, had = tonumber(units_text), buyers[field] or buyers_before[field]
-    -- The usual buyer has nothing yet: the sum is the text that came.
-    local sum = had and (tonumber(had) + units) or units
-    if item.limit and sum > item.limit then return 'LIMIT:' end
-    if item.available < units then return 'SOLD:' .. item.available end
-    item.available = item.available - units
-    item.reserved = item.reserved + units
-    buyers[field] = had and sum or units_text
-    put_reservation(ARGV[a], key_field, ARGV[a + 3])
+-- A run of reserves of one item, from its count on; `index` is the place of the first among the changes. Gives why the
+-- last one was refused.
+local function reserve_run(a, index)
+    local n, item_index, units_text, lines = tonumber(ARGV[a]), ARGV[a + 1], ARGV[a + 2], ARGV[a + 3]
+    local serials, fields, sums = a + 3, a + 3 + n, a + 3 + 2 * n
+    local known = call('HMGET', KEY, unpack(ARGV, fields + 1, fields + n))
+    local held_before = call('HMGET', BUYER, unpack(ARGV, sums + 1, sums + n))
+    local numbered = call('HMGET', RESV, unpack(ARGV, serials + 1, serials + n))
+    local closed = (state ~= 'open' or now >= ends_ms) and why_closed()
+    local item, units, tail = item_of(item_index), tonumber(units_text), '||' .. lines
+    local left, limit = item and item.available, item and item.limit
+    local took, serials_taken, fields_taken, why = 0, nil, nil, nil
+    for i = 1, n do
+        local serial, key_field, buyer_field = ARGV[serials + i], ARGV[fields + i], ARGV[sums + i]
+        local won, had = keys[key_field] or known[i], buyers[buyer_field] or held_before[i]
+        -- The usual buyer has nothing yet: the sum is the text that came.
+        local sum = had and (tonumber(had) + units) or units
+        why = nil
+        if won then
+            why = 'KNOWN:' .. won
+        elseif closed then
+            why = closed
+        elseif numbered[i] or resvs[serial] then
+            why = 'STALE:serial'
+        elseif not item then
+            why = 'STALE:item'
+        elseif limit and sum > limit then
+            why = 'LIMIT:'
+        elseif left < units then
+            why = 'SOLD:' .. left
+        end
+        if why then
+            refused[#refused + 1] = (index + i - 1) .. ':' .. why
+            if not serials_taken then
+                -- The columns of the event have to be made anew, without this one.
+                serials_taken, fields_taken = {}, {}
+                for done = 1, i - 1 do
+                    serials_taken[done], fields_taken[done] = ARGV[serials + done], ARGV[fields + done]
+                end
+            end
+        else
+            left = left - units
+            took = took + 1
+            if serials_taken then serials_taken[took], fields_taken[took] = serial, key_field end
+            buyers[buyer_field] = had and sum or units_text
+            if buyers_before[buyer_field] == nil then buyers_before[buyer_field] = held_before[i] end
+            local record = record_head .. key_field .. tail
+            keys[key_field], resvs[serial] = serial, record
+            resv_new = resv_new + 1
+            key_out[2 * resv_new - 1], key_out[2 * resv_new] = key_field, serial
+            resv_count = resv_count + 2
+            resv_set[resv_count - 1], resv_set[resv_count] = serial, record
+        end
+    end
+    if took == 0 then return why end
+    item.available = left
+    item.reserved = item.reserved + took * units
+    if took == n then
+        tell('W;' .. lines .. ';' .. concat(ARGV, ',', serials + 1, serials + n) .. ';'
+            .. concat(ARGV, ',', fields + 1, fields + n))
+    else
+        tell('W;' .. lines .. ';' .. concat(serials_taken, ',') .. ';' .. concat(fields_taken, ','))
+    end
+    return why
 end
 
 function ops.M(a)
@@ -476,18 +520,23 @@ end
 
 at = 5
 local index = 0
-local reserve = ops.R
 while at <= argc do
     local op = ARGV[at]
     if op == 'R' then
-        code = reserve(at + 1)
-        at = at + 7
+        local n = tonumber(ARGV[at + 1])
+        code = reserve_run(at + 1, index)
+        index = index + n
+        at = at + 5 + 3 * n
     else
-        if op == 'N' then ops.N(at + 2) else code = ops[op](at + 2) end
+        if op == 'N' then
+            ops.N(at + 2)
+        else
+            code = ops[op](at + 2)
+            if code then refused[#refused + 1] = index .. ':' .. code end
+        end
+        index = index + 1
         at = at + 2 + tonumber(ARGV[at + 1])
     end
-    if code and op ~= 'N' then refused[#refused + 1] = index .. ':' .. code end
-    index = index + 1
 end
 
 -- ---- the books, before anything is written

@@ -57,7 +57,7 @@ pub const SERIALS_PER_EPOCH: u64 = 1 << 32;
 /// Of these, the last ones number events that a store makes by itself (a freeze that it finds).
 pub const SERIALS_OF_STORE: u64 = 1 << 16;
 /// Most changes in one batch of a Redis lane: so long other clients of that Redis wait for it.
-pub const REDIS_BATCH_JOBS_MAX: usize = 256;
+pub const REDIS_BATCH_JOBS_MAX: usize = BATCH_JOBS_MAX;
 /// Most starts that a store can live through: a serial stays below 2^53 and so is exact in JSON.
 pub const EPOCH_MAX: u64 = 1 << 20;
 

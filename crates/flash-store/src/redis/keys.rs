@@ -76,14 +76,22 @@ pub fn item_field(index: u16) -> String {
     format!("i:{index}")
 }
 
-/// Field of `key`.
-pub fn key_field(buyer: &str, key: &str) -> String {
-    format!("{buyer}{SEPARATOR}{key}")
+/// Writes the field of `key` over what is in `field`.
+pub fn key_field(buyer: &str, key: &str, field: &mut String) {
+    field.clear();
+    field.push_str(buyer);
+    field.push(SEPARATOR);
+    field.push_str(key);
 }
 
-/// Field of `buyer`.
-pub fn buyer_field(buyer: &str, item: u16) -> String {
-    format!("{buyer}{SEPARATOR}{item}")
+/// Writes the field of `buyer` over what is in `field`.
+pub fn buyer_field(buyer: &str, item: u16, field: &mut String) {
+    use std::fmt::Write;
+    field.clear();
+    field.push_str(buyer);
+    field.push(SEPARATOR);
+    // Writing to memory cannot fail.
+    let _ = write!(field, "{item}");
 }
 
 #[cfg(test)]

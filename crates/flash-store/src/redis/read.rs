@@ -84,9 +84,11 @@ impl Reader {
         key: IdempotencyKey,
     ) -> Result<Option<ReservationRow>, ReadError> {
         let mut connection = self.connection().await?;
+        let mut field = String::new();
+        key_field(buyer.as_str(), key.as_str(), &mut field);
         let serial: Option<u64> = redis::cmd("HGET")
             .arg(&keys.key)
-            .arg(key_field(buyer.as_str(), key.as_str()))
+            .arg(field)
             .query_async(&mut connection)
             .await
             .map_err(failed)?;

@@ -99,8 +99,58 @@ fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
 /// Adds the changes of a batch to a call of `commit`.
 pub fn add_changes(cmd: &mut Cmd, batch: &Batch) {
     let mut line = String::new();
-    for entry in &batch.entries {
-        add_change(cmd, entry, &mut line);
+    let mut rest = &batch.entries[..];
+    while let Some(first) = rest.first() {
+        let run = run_length(rest);
+        if run > 0 {
+            add_run(cmd, &rest[..run]);
+        } else {
+            add_change(cmd, first, &mut line);
+        }
+        rest = &rest[run.max(1)..];
+    }
+}
+
+/// The one line of a reserve that has just one.
+fn only_line(entry: &Entry) -> Option<&ReserveLine> {
+    let Change::Reserve { lines, .. } = &entry.change else {
+        return None;
+    };
+    lines.first().filter(|_| lines.len() == 1)
+}
+
+/// How many reserves of the same single line stand at the front.
+fn run_length(entries: &[Entry]) -> usize {
+    let Some(line) = entries.first().and_then(only_line) else {
+        return 0;
+    };
+    let is_same = |entry: &&Entry| only_line(entry) == Some(line);
+    entries.iter().take_while(is_same).count()
+}
+
+/// A run of reserves goes in columns: whole ranges of arguments are handed on by the script as they are.
+fn add_run(cmd: &mut Cmd, run: &[Entry]) {
+    let Some(line) = run.first().and_then(only_line) else {
+        return;
+    };
+    cmd.arg("R").arg(run.len()).arg(line.item.0).arg(line.units);
+    cmd.arg(reserve_lines(std::slice::from_ref(line)));
+    for entry in run {
+        cmd.arg(entry.serial.0);
+    }
+    // One buffer for all fields.
+    let mut field = String::new();
+    for entry in run {
+        if let Change::Reserve { buyer, key, .. } = &entry.change {
+            key_field(buyer.as_str(), key.as_str(), &mut field);
+            cmd.arg(&*field);
+        }
+    }
+    for entry in run {
+        if let Change::Reserve { buyer, .. } = &entry.change {
+            buyer_field(buyer.as_str(), line.item.0, &mut field);
+            cmd.arg(&*field);
+        }
     }
 }
 
@@ -111,16 +161,6 @@ fn add_change(cmd: &mut Cmd, entry: &Entry, line: &mut String) {
         Change::Reserve {
             buyer, key, lines, ..
         } => {
-            if let [only] = &lines[..] {
-                // The usual one: as few and as ready arguments as can be.
-                cmd.arg("R").arg(entry.serial.0);
-                cmd.arg(key_field(buyer.as_str(), key.as_str()));
-                cmd.arg(buyer_field(buyer.as_str(), only.item.0));
-                cmd.arg(reserve_lines(lines))
-                    .arg(only.item.0)
-                    .arg(only.units);
-                return;
-            }
             op(cmd, "M", 5 + 2 * lines.len());
             cmd.arg(entry.serial.0)
                 .arg(buyer.as_bytes())

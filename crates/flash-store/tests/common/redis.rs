@@ -277,6 +277,21 @@ impl Raw {
     }
 }
 
+/// The reservations of a run, each as a line of its own.
+fn run_of(text: &str) -> Vec<String> {
+    let parts: Vec<&str> = text.split(';').collect();
+    let ["W", lines, serials, fields] = parts[..] else {
+        panic!("a run reads {text:?}");
+    };
+    let (serials, fields): (Vec<_>, Vec<_>) =
+        (serials.split(',').collect(), fields.split(',').collect());
+    assert_eq!(serials.len(), fields.len(), "{text}");
+    let pairs = serials.iter().zip(fields);
+    pairs
+        .map(|(serial, field)| format!("R|{serial}|{field}|{lines}"))
+        .collect()
+}
+
 /// The reply to XRANGE, one element a line: id, `at`, time, `c`, changes.
 fn events_of(text: &str) -> Vec<RawEvent> {
     let mut events: Vec<RawEvent> = Vec::new();
@@ -286,6 +301,7 @@ fn events_of(text: &str) -> Vec<RawEvent> {
             (Some(last), _) if line.starts_with("R|") || line.starts_with("E|") => {
                 last.lines.push(line.to_owned());
             }
+            (Some(last), _) if line.starts_with("W;") => last.lines.extend(run_of(line)),
             (Some(last), _) if last.at.is_empty() && line != "at" => last.at = line.to_owned(),
             (_, "at" | "c") => {}
             (_, id) => events.push(RawEvent {
