@@ -414,10 +414,11 @@ impl LaneCommitter {
         }
     }
 
-    /// Once a second: asks a store that was down again (`true`), and holds counters against each other.
+    /// Once a second: asks a store that was down again (`true`), measures it, and holds counters against each other.
     fn check(&mut self, now: Reading) -> bool {
         self.next_check = now.at + CHECK_INTERVAL;
         self.engine.check_books();
+        self.engine.measure_store();
         !self.engine.is_store_up()
     }
 }

@@ -399,6 +399,12 @@ impl Engine {
         self.is_store_up.load(Ordering::Relaxed)
     }
 
+    /// Tells as a number what [`Engine::health`] tells in words: a batch that waits for its fate counts as well.
+    fn measure_store(&self) {
+        let is_well = self.is_store_up() && self.store.trouble().is_none();
+        self.metrics.store_up.set(f64::from(u8::from(is_well)));
+    }
+
     /// Holds the counters of quiet sales against each other; a sale whose books are off is frozen.
     fn check_books(&self) {
         let mut imbalance_units = 0;
