@@ -204,7 +204,7 @@ impl<'a> History<'a> {
     /// Each change is chosen after those before it, as far as the model can tell what becomes of them.
     fn make_batch(&mut self) -> Batch {
         let mut batch = self.node.batch(self.sale_no, Vec::new());
-        let count = 1 + self.random.below(8);
+        let count = 1 + self.random.below(9);
         self.foreseen = self.model.clone();
         let is_frozen = |model: &Model| model.state == SaleState::Frozen;
         if self.model.as_ref().is_some_and(is_frozen) && self.random.percent(50) {
@@ -232,8 +232,19 @@ impl<'a> History<'a> {
             self.foresee(&entry);
             batch.entries.push(entry);
         }
+        // The rest of a run of purchases that are alike but for buyer and key.
+        let mut alike: Option<(Change, u64)> = None;
         for _ in 0..count {
-            let change = self.change();
+            let change = match alike.take() {
+                Some((change, rest)) if rest > 0 => {
+                    alike = Some((change.clone(), rest - 1));
+                    self.by_another(change)
+                }
+                _ => self.change(),
+            };
+            if matches!(change, Change::Reserve { .. }) && self.random.percent(20) {
+                alike = Some((change.clone(), self.random.below(6)));
+            }
             let mut entry = self.entry(change);
             if matches!(entry.change, Change::Reserve { .. }) && self.random.percent(2) {
                 entry.serial = Serial(self.a_serial().unwrap_or(entry.serial.0));
@@ -357,14 +368,32 @@ impl<'a> History<'a> {
             2 => lines.reverse(),
             _ => {}
         }
+        let (buyer, key) = self.buyer_and_key();
         Change::Reserve {
-            buyer: BuyerId::parse(&format!("b:{}", self.random.below(5))).unwrap(),
-            key: IdempotencyKey::parse(&format!("k.{}", self.random.below(30))).unwrap(),
+            buyer,
+            key,
             lines: lines.into(),
             // The store's clock decides.
             created_at: Timestamp(0),
             expires_at: Timestamp(0),
         }
+    }
+
+    fn buyer_and_key(&mut self) -> (BuyerId, IdempotencyKey) {
+        let buyer = format!("b:{}", self.random.below(5));
+        let key = format!("k.{}", self.random.below(30));
+        (
+            BuyerId::parse(&buyer).unwrap(),
+            IdempotencyKey::parse(&key).unwrap(),
+        )
+    }
+
+    /// The same purchase by somebody else.
+    fn by_another(&mut self, mut change: Change) -> Change {
+        if let Change::Reserve { buyer, key, .. } = &mut change {
+            (*buyer, *key) = self.buyer_and_key();
+        }
+        change
     }
 
     fn reserve_line(&mut self, item: u16) -> ReserveLine {

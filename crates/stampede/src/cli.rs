@@ -77,12 +77,26 @@ pub(crate) struct DemoArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct AuditArgs {
-    /// Data folder of a stopped or running engine.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) data: PathBuf,
+    #[command(flatten)]
+    pub(crate) store: AuditStore,
+    /// Certificates (PEM) of the authority that signed that of Redis; the system's where absent.
+    #[arg(long, value_name = "FILE", requires = "redis", conflicts_with = "data")]
+    pub(crate) redis_ca: Option<PathBuf>,
     /// Print the report as JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Exactly one: the store is where the engine was told to keep it.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct AuditStore {
+    /// Data folder of a stopped or running engine.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Redis of a stopped or running engine: redis://[user:password@]host:port/database, rediss:// or redis+unix://.
+    #[arg(long, value_name = "URL")]
+    pub(crate) redis: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -192,6 +192,7 @@ impl Node {
         ];
         let committed = self.commit(sale_no, changes).unwrap();
         assert_eq!(committed.refused, []);
+        assert!(!committed.has_moved);
     }
 
     pub fn available(&self, sale_no: u32) -> Vec<u64> {
