@@ -61,6 +61,9 @@ const STEPS: &[Step] = &[
         shell::run(cargo().args(words))
     }),
     ("crash", |_| crash::run(&crash::Options::rounds(20))),
+    ("crash-redis", |_| {
+        crash::run(&crash::Options::redis_rounds(10))
+    }),
     ("crash-prove", |_| crash::run(&crash::Options::prove())),
     ("load", |_| load::run(&load::Options::default())),
 ];

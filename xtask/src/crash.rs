@@ -1,5 +1,7 @@
 //! Kills a real server under load with `kill -9`, restarts it on the same data, and holds every answer that it
 //! had given against what is there. No yes may be lost, no key may have two decisions, no unit may leak.
+//!
+//! On Redis (`appendfsync always`) the kill takes the engine, Redis, or both.
 
 mod buyers;
 
@@ -11,11 +13,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use crowd::api::{Addresses, Api};
 use crowd::check::{self, Finding, Rule};
-use crowd::client::{Client, Timeouts};
+use crowd::client::{Client, Request, Timeouts};
 use crowd::log::{Answer, Attempt, ClientLog, Entry};
 use crowd::random::Random;
 use crowd::wait;
 use crowd::{Server, ServerOptions, api};
+use dev_servers::{AppendFsync, RedisOptions, RedisServer};
 use serde_json::json;
 
 use crate::shell;
@@ -31,6 +34,25 @@ const RUSH_KILLED_WITHIN: Duration = Duration::from_millis(15);
 const REPEATS_MAX: u32 = 10;
 /// Rounds within which the checker has to see a planted loss.
 const PROVE_ROUNDS_MAX: u64 = 10;
+/// A Redis that was restarted answers within this, and what was in flight is decided.
+const REDIS_BACK_WITHIN: Duration = Duration::from_secs(20);
+
+/// What the server keeps its books in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum StoreKind {
+    /// The embedded store
+    Sqlite,
+    /// A Redis with appendfsync always
+    Redis,
+}
+
+/// Who dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Victim {
+    Engine,
+    Redis,
+    Both,
+}
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -43,6 +65,9 @@ pub struct Options {
     /// Connections that buy
     #[arg(long, default_value_t = 512)]
     connections: usize,
+    /// What the server keeps its books in
+    #[arg(long, value_enum, default_value_t = StoreKind::Sqlite)]
+    store: StoreKind,
     /// Runs a server that answers before it commits, and passes only if the loss is found
     #[arg(long)]
     prove: bool,
@@ -58,8 +83,17 @@ impl Options {
             rounds,
             seed: 1,
             connections: 512,
+            store: StoreKind::Sqlite,
             prove: false,
             server: None,
+        }
+    }
+
+    /// The same on Redis.
+    pub fn redis_rounds(rounds: u64) -> Self {
+        Self {
+            store: StoreKind::Redis,
+            ..Self::rounds(rounds)
         }
     }
 
@@ -75,6 +109,7 @@ impl Options {
 /// What one kill showed.
 #[derive(Debug, Default)]
 struct Round {
+    victim: Option<Victim>,
     in_flight: usize,
     answered_late: usize,
     applied: usize,
@@ -112,9 +147,15 @@ async fn run_rounds(options: &Options, binary: &Path) -> anyhow::Result<()> {
             round_number += 1;
             let round = folder.round().await?;
             println!(
-                "round {round_number}/{}: in flight {}, answered all the same {}, unknown {} (applied {}, not {}), \
+                "round {round_number}/{}{}: in flight {}, answered all the same {}, unknown {} (applied {}, not {}), \
                  acknowledged {}, restart {:.0} ms, {}",
                 options.rounds,
+                match round.victim {
+                    None => "",
+                    Some(Victim::Engine) => ", engine killed",
+                    Some(Victim::Redis) => ", Redis killed",
+                    Some(Victim::Both) => ", both killed",
+                },
                 round.in_flight,
                 round.answered_late,
                 round.applied + round.not_applied,
@@ -162,7 +203,9 @@ async fn run_rounds(options: &Options, binary: &Path) -> anyhow::Result<()> {
 /// One data folder and the server on it, over several kills.
 struct Folder {
     dir: tempfile::TempDir,
+    // Before its store: a server that is dropped first has nothing to wait for.
     server: Server,
+    redis: Option<RedisServer>,
     options: ServerOptions,
     keys: crowd::Keys,
     log: Arc<ClientLog>,
@@ -185,6 +228,15 @@ impl Folder {
             let fault = ("STAMPEDE_FAULT_MODE".into(), "answer_before_commit".into());
             server_options.environment.push(fault);
         }
+        let redis = match options.store {
+            StoreKind::Sqlite => None,
+            StoreKind::Redis => {
+                let redis =
+                    RedisServer::start(RedisOptions::default().appendfsync(AppendFsync::Always))?;
+                server_options.arguments = vec!["--redis".into(), redis.url()];
+                Some(redis)
+            }
+        };
         let server = Server::start(&server_options)?;
         let keys = server.keys()?;
         // Every other folder lets its reservations run out while the server is down or being read.
@@ -197,6 +249,7 @@ impl Folder {
             crowds: 0,
             dir,
             server,
+            redis,
             keys,
             random,
             seed,
@@ -238,7 +291,15 @@ impl Folder {
         bail!("no round")
     }
 
+    /// Who dies this time: on Redis each of the three in turn, by chance.
+    fn victim(&mut self) -> Option<Victim> {
+        self.redis.as_ref()?;
+        let victims = [Victim::Engine, Victim::Redis, Victim::Both];
+        Some(victims[self.random.below(victims.len() as u64) as usize])
+    }
+
     async fn kill_and_check(&mut self) -> anyhow::Result<Round> {
+        let victim = self.victim();
         let from = self.log.len();
         self.crowds += 1;
         let crowd = Crowd::start(
@@ -263,32 +324,62 @@ impl Folder {
         let let_go = Instant::now();
         let answered = Arc::clone(&crowd.answered);
         let answered_before = answered.load(Ordering::Relaxed);
-        let killer = self.server.kill_when(Duration::from_secs(5), move || {
+        let is_time = move || {
             if is_by_clock {
                 let_go.elapsed() >= dies_after
             } else {
                 answered.load(Ordering::Relaxed) - answered_before > dies_with as usize
             }
-        });
-        wait::poll_until_async(
-            Duration::from_secs(10),
-            Duration::from_micros(200),
-            async || killer.is_finished().then_some(()),
-        )
-        .await;
-        let asked_at_kill = crowd.in_flight.load(Ordering::Relaxed);
-        self.server.kill()?;
-        crowd.stop().await?;
-
+        };
+        let (asked_at_kill, restart) = match victim {
+            None | Some(Victim::Engine) => {
+                let killer = self.server.kill_when(Duration::from_secs(5), is_time);
+                wait::poll_until_async(
+                    Duration::from_secs(10),
+                    Duration::from_micros(200),
+                    async || killer.is_finished().then_some(()),
+                )
+                .await;
+                let asked_at_kill = crowd.in_flight.load(Ordering::Relaxed);
+                self.server.kill()?;
+                crowd.stop().await?;
+                (asked_at_kill, self.start_again()?)
+            }
+            Some(victim) => {
+                wait::poll_until_async(
+                    Duration::from_secs(5),
+                    Duration::from_micros(200),
+                    async || is_time().then_some(()),
+                )
+                .await;
+                let asked_at_kill = crowd.in_flight.load(Ordering::Relaxed);
+                self.redis()?.kill()?;
+                if victim == Victim::Both {
+                    self.server.kill()?;
+                }
+                let restarting = Instant::now();
+                self.redis()?.restart()?;
+                let restart = if victim == Victim::Both {
+                    self.start_again()?
+                } else {
+                    self.wait_until_ready().await?;
+                    restarting.elapsed()
+                };
+                crowd.stop().await?;
+                (asked_at_kill, restart)
+            }
+        };
         let unanswered = unknown_purchases(&self.log.entries_from(from));
-        // A planted fault is over with the process that had it.
-        self.options.environment.clear();
-        self.server = Server::start(&self.options)
-            .with_context(|| format!("restarting on {}", self.options.data.display()))?;
+        let in_flight = match victim {
+            // Redis came back within the time that a buyer waits: they were answered in the end.
+            Some(Victim::Redis) => asked_at_kill,
+            None | Some(Victim::Engine | Victim::Both) => unanswered,
+        };
         let mut round = Round {
-            in_flight: unanswered,
+            victim,
+            in_flight,
             answered_late: asked_at_kill.saturating_sub(unanswered),
-            restart: self.server.ready_after,
+            restart,
             ..Round::default()
         };
         let mut api = self.api();
@@ -304,6 +395,39 @@ impl Folder {
             .count();
         round.findings = self.check().await?;
         Ok(round)
+    }
+
+    fn redis(&mut self) -> anyhow::Result<&mut RedisServer> {
+        self.redis.as_mut().context("there is no Redis")
+    }
+
+    /// Starts the server again; gives the time until it was ready.
+    fn start_again(&mut self) -> anyhow::Result<Duration> {
+        // A planted fault is over with the process that had it.
+        self.options.environment.clear();
+        self.server = Server::start(&self.options)
+            .with_context(|| format!("restarting on {}", self.options.data.display()))?;
+        Ok(self.server.ready_after)
+    }
+
+    /// A server whose Redis was away works again.
+    async fn wait_until_ready(&self) -> anyhow::Result<()> {
+        let mut client = Client::new(self.server.admin, Timeouts::default());
+        let ready =
+            wait::poll_until_async(REDIS_BACK_WITHIN, Duration::from_millis(5), async || {
+                let answer = client.send(&Request::get("/readyz").bare()).await.ok()?;
+                (answer.status == 200).then_some(())
+            });
+        ready
+            .await
+            .with_context(|| format!("not ready after Redis came back\n{}", self.server.log()))
+    }
+
+    fn audit(&self) -> anyhow::Result<(Option<i32>, String)> {
+        match &self.redis {
+            None => check::audit_store(&self.options.binary, &self.options.data),
+            Some(redis) => check::audit_redis(&self.options.binary, &redis.url()),
+        }
     }
 
     /// Asks with the same keys, twice over.
@@ -333,10 +457,7 @@ impl Folder {
 
     async fn check(&self) -> anyhow::Result<Vec<Finding>> {
         let mut books = check::gather(self.addresses(), &self.keys, &self.log).await?;
-        books.store_audit = Some(check::audit_store(
-            &self.options.binary,
-            &self.options.data,
-        )?);
+        books.store_audit = Some(self.audit()?);
         books.limits.extend(buyers::limits());
         Ok(check::check(
             &self.log.entries(),
@@ -354,9 +475,17 @@ impl Folder {
                 self.server.log()
             );
         }
-        let (code, said) = check::audit_store(&self.options.binary, &self.options.data)?;
+        let (code, said) = self.audit()?;
         if code != Some(0) {
             bail!("the audit of the store at rest ended with {code:?}: {said}");
+        }
+        if self.redis.is_some() {
+            // Lists come from the ledger: a new one has only what is stored.
+            self.start_again()?;
+            let findings = self.check().await?;
+            if !findings.is_empty() {
+                return Err(self.report(&findings));
+            }
         }
         Ok(())
     }

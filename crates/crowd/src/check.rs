@@ -2,7 +2,7 @@
 //!
 //! Five points: (1) never more sold and reserved than there is; (2) every acknowledged reservation is there, as
 //! acknowledged; (3) one decision per (sale, buyer, key); (4) the books balance; (5) what was unknown is
-//! applied or not applied, never both, and asking twice gives the same. Pure but for [`gather`] and [`audit_store`].
+//! applied or not applied, never both, and asking twice gives the same. Pure but for [`gather`], [`audit_store`] and [`audit_redis`].
 
 mod gather;
 
@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::api::{Audit, Stored};
 use crate::log::{Answer, Attempt, Entry, Line, Sight};
 
-pub use gather::{audit_store, gather, look_at_unknowns};
+pub use gather::{audit_redis, audit_store, gather, look_at_unknowns};
 
 /// Which of the points does not hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

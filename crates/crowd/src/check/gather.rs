@@ -1,6 +1,7 @@
 //! Reads what the checker needs: from the server by its API, from the store by `stampede audit`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -180,10 +181,22 @@ fn is_undecided(stored: &Stored) -> bool {
 /// # Errors
 /// If it cannot be run.
 pub fn audit_store(binary: &Path, data: &Path) -> anyhow::Result<(Option<i32>, String)> {
+    audit(binary, "--data", data.as_os_str())
+}
+
+/// The same for a store on Redis.
+///
+/// # Errors
+/// If it cannot be run.
+pub fn audit_redis(binary: &Path, url: &str) -> anyhow::Result<(Option<i32>, String)> {
+    audit(binary, "--redis", OsStr::new(url))
+}
+
+fn audit(binary: &Path, flag: &str, place: &OsStr) -> anyhow::Result<(Option<i32>, String)> {
     let output = Command::new(binary)
         .arg("audit")
-        .arg("--data")
-        .arg(data)
+        .arg(flag)
+        .arg(place)
         .output()
         .with_context(|| format!("running {} audit", binary.display()))?;
     let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
