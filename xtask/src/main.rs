@@ -18,6 +18,10 @@ mod setup;
 mod shell;
 mod tidy;
 
+// The shipped server's, so that those it is measured against have no other.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Checks and measures Stampede. Exits with 0 if all is well, 1 if something was found, 2 if it was asked wrongly.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
