@@ -19,9 +19,7 @@ impl Body {
 
 /// Writes a reservation as the contract's JSON. Every text in it is an id or a word: nothing needs escaping.
 pub(crate) fn write(reservation: &Reservation) -> Bytes {
-    let mut body = Body(BytesMut::with_capacity(
-        384 + 128 * reservation.lines.len(),
-    ));
+    let mut body = Body(BytesMut::with_capacity(384 + 128 * reservation.lines.len()));
     body.text("{\"reservation_id\":\"r")
         .number(reservation.reservation_id.sale_no.0)
         .text("-")

@@ -6,9 +6,17 @@ mod common;
 use common::*;
 use serde_json::json;
 
-#[test]
-fn a_sale_is_drafted_replaced_published_and_run() {
-    let shop = Shop::open();
+on_both_stores!(
+    a_sale_is_drafted_replaced_published_and_run,
+    stock_changes_once_per_key,
+    roles_are_held_and_every_command_is_noted,
+    a_loss_is_for_operators_and_of_frozen_sales,
+    a_plan_of_500_items_is_taken,
+    health_and_metrics_need_no_key,
+);
+
+fn a_sale_is_drafted_replaced_published_and_run(on: On) {
+    let shop = Shop::open(on);
     let mut admins = shop.admins();
     let mut call = |method: &str, path: &str, body: &str| {
         let answer = admins.call(method, path, &[bearer(ADMIN)], body);
@@ -79,9 +87,8 @@ fn a_sale_is_drafted_replaced_published_and_run() {
     assert_eq!(call("GET", "/v1/admin/sales/none", "").0, 404);
 }
 
-#[test]
-fn stock_changes_once_per_key() {
-    let shop = Shop::open();
+fn stock_changes_once_per_key(on: On) {
+    let shop = Shop::open(on);
     shop.sale("s1", 5);
     let mut admins = shop.admins();
     let path = "/v1/admin/sales/s1/items/a/stock";
@@ -110,9 +117,8 @@ fn stock_changes_once_per_key() {
     );
 }
 
-#[test]
-fn roles_are_held_and_every_command_is_noted() {
-    let shop = Shop::open();
+fn roles_are_held_and_every_command_is_noted(on: On) {
+    let shop = Shop::open(on);
     shop.sale("s1", 5);
     let mut admins = shop.admins();
     for path in [
@@ -195,9 +201,32 @@ fn roles_are_held_and_every_command_is_noted() {
     );
 }
 
-#[test]
-fn a_plan_of_500_items_is_taken() {
-    let shop = Shop::open();
+fn a_loss_is_for_operators_and_of_frozen_sales(on: On) {
+    let shop = Shop::open(on);
+    shop.sale("s1", 5);
+    let mut admins = shop.admins();
+    for (method, verb, body) in [("GET", "loss", ""), ("POST", "accept-loss", "{}")] {
+        for (key, sale, status, outcome) in [
+            (ADMIN, "s1", 409, "state_conflict"),
+            (ADMIN, "none", 404, "not_found"),
+            (VIEWER, "s1", 403, "forbidden"),
+            (STOREFRONT, "s1", 401, "unauthenticated"),
+        ] {
+            let path = format!("/v1/admin/sales/{sale}/{verb}");
+            let answer = admins.call(method, &path, &[bearer(key)], body);
+            let told = (answer.status, answer.outcome());
+            assert_eq!(told, (status, outcome.to_owned()), "{path} as {key}");
+        }
+    }
+    assert_eq!(
+        shop.buy("s1", "u1", "k", r#"{"item":"a","quantity":1}"#)
+            .status,
+        201
+    );
+}
+
+fn a_plan_of_500_items_is_taken(on: On) {
+    let shop = Shop::open(on);
     let mut admins = shop.admins();
     let with = |count: usize| {
         let mut plan = plan("big", 1);
@@ -220,9 +249,8 @@ fn a_plan_of_500_items_is_taken() {
     );
 }
 
-#[test]
-fn health_and_metrics_need_no_key() {
-    let shop = Shop::open();
+fn health_and_metrics_need_no_key(on: On) {
+    let shop = Shop::open(on);
     shop.sale("s1", 5);
     assert_eq!(
         shop.buy("s1", "u1", "k1", r#"{"item":"a","quantity":2}"#)

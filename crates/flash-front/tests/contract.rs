@@ -9,9 +9,20 @@ use serde_json::{Value, json};
 
 const ONE_A: &str = r#"{"item":"a","quantity":1}"#;
 
-#[test]
-fn a_purchase_from_its_201_to_its_refund() {
-    let shop = Shop::open();
+on_both_stores!(
+    a_purchase_from_its_201_to_its_refund,
+    a_storefront_buys_for_a_buyer_and_sees_all,
+    sales_are_listed_tagged_and_told_the_time,
+    every_refusal_of_business_has_its_problem,
+    the_first_cause_is_told,
+    commands_on_reservations_know_their_callers,
+    other_paths_methods_and_media_types,
+    browsers_from_configured_origins_may_call,
+    the_demo_lets_anybody_in_and_only_the_demo,
+);
+
+fn a_purchase_from_its_201_to_its_refund(on: On) {
+    let shop = Shop::open(on);
     shop.sale("s1", 10);
     let mut buyers = shop.buyers();
     let lines = r#"{"lines":[{"item":"b","quantity":1},{"item":"a","quantity":2},{"item":"b","quantity":1}]}"#;
@@ -39,7 +50,7 @@ fn a_purchase_from_its_201_to_its_refund() {
         ("amount_minor", json!(300)),
         ("currency", json!("CNY")),
         ("payment_ref", Value::Null),
-        ("durability", json!("memory")),
+        ("durability", json!(on.durability())),
     ] {
         assert_eq!(body[field], expected, "{field}");
     }
@@ -126,9 +137,8 @@ fn a_purchase_from_its_201_to_its_refund() {
     );
 }
 
-#[test]
-fn a_storefront_buys_for_a_buyer_and_sees_all() {
-    let shop = Shop::open();
+fn a_storefront_buys_for_a_buyer_and_sees_all(on: On) {
+    let shop = Shop::open(on);
     shop.sale("s1", 10);
     let mut buyers = shop.buyers();
     let path = "/v1/sales/s1/purchases";
@@ -216,9 +226,8 @@ fn a_storefront_buys_for_a_buyer_and_sees_all() {
     );
 }
 
-#[test]
-fn sales_are_listed_tagged_and_told_the_time() {
-    let shop = Shop::open();
+fn sales_are_listed_tagged_and_told_the_time(on: On) {
+    let shop = Shop::open(on);
     shop.sale("s1", 3);
     shop.sale_with("s2", 3, |plan| {
         plan["series"] = json!("winter");
@@ -294,9 +303,8 @@ fn sales_are_listed_tagged_and_told_the_time() {
     assert_eq!(buyers.get("/v1/sales/nowhere").status, 404);
 }
 
-#[test]
-fn every_refusal_of_business_has_its_problem() {
-    let shop = Shop::open();
+fn every_refusal_of_business_has_its_problem(on: On) {
+    let shop = Shop::open(on);
     shop.sale("s1", 3);
     shop.sale_with("later", 3, |plan| {
         plan["starts_at"] = json!(Timestamp(now().0 + 1_000_000))
@@ -380,9 +388,8 @@ fn every_refusal_of_business_has_its_problem() {
 }
 
 /// Two causes at once: the one that stands earlier in the contract is told.
-#[test]
-fn the_first_cause_is_told() {
-    let shop = Shop::open();
+fn the_first_cause_is_told(on: On) {
+    let shop = Shop::open(on);
     shop.sale("s1", 3);
     shop.sale_with("tight", 3, |plan| {
         plan["admission"] = json!({"address_rate_per_s": 1, "address_burst": 1});
@@ -461,9 +468,8 @@ fn the_first_cause_is_told() {
     assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
 }
 
-#[test]
-fn commands_on_reservations_know_their_callers() {
-    let shop = Shop::open();
+fn commands_on_reservations_know_their_callers(on: On) {
+    let shop = Shop::open(on);
     shop.sale("s1", 3);
     let won = shop.buy("s1", "u1", "k1", ONE_A);
     let path = won.header("location").unwrap().to_owned();
@@ -510,9 +516,8 @@ fn commands_on_reservations_know_their_callers() {
     );
 }
 
-#[test]
-fn other_paths_methods_and_media_types() {
-    let shop = Shop::open();
+fn other_paths_methods_and_media_types(on: On) {
+    let shop = Shop::open(on);
     shop.sale("s1", 3);
     let mut buyers = shop.buyers();
     for path in [
@@ -554,9 +559,10 @@ fn other_paths_methods_and_media_types() {
     assert_eq!(shop.buyers().call("HEAD", "/v1/time", &[], "").status, 200);
 }
 
-#[test]
-fn browsers_from_configured_origins_may_call() {
-    let shop = Shop::with(|config| config.cors_origins = vec!["https://shop.example".into()]);
+fn browsers_from_configured_origins_may_call(on: On) {
+    let shop = Shop::with(on, |config| {
+        config.cors_origins = vec!["https://shop.example".into()]
+    });
     shop.sale("s1", 3);
     let mut buyers = shop.buyers();
     let from = |origin: &str| vec![format!("Origin: {origin}")];
@@ -597,9 +603,8 @@ fn browsers_from_configured_origins_may_call() {
     );
 }
 
-#[test]
-fn the_demo_lets_anybody_in_and_only_the_demo() {
-    let shop = Shop::with(|config| config.is_demo = true);
+fn the_demo_lets_anybody_in_and_only_the_demo(on: On) {
+    let shop = Shop::with(on, |config| config.is_demo = true);
     shop.sale("s1", 3);
     let mut buyers = shop.buyers();
     let login = buyers.call("POST", "/v1/demo/login", &[], r#"{"buyer":"alice"}"#);

@@ -8,6 +8,13 @@ use std::time::Duration;
 use common::*;
 use flash_front::Ended;
 
+on_both_stores!(
+    a_stream_begins_with_a_snapshot_and_tells_what_changes,
+    streams_are_capped_pinged_and_given_back,
+    drafts_have_no_events_and_buckets_hide_figures,
+    a_stop_ends_streams,
+);
+
 fn watch(shop: &Shop, sale: &str, headers: &[String]) -> Client {
     let mut client = shop.buyers();
     client.send(request("GET", &format!("/v1/sales/{sale}/events"), headers, "").as_bytes());
@@ -17,9 +24,8 @@ fn watch(shop: &Shop, sale: &str, headers: &[String]) -> Client {
     client
 }
 
-#[test]
-fn a_stream_begins_with_a_snapshot_and_tells_what_changes() {
-    let shop = Shop::open();
+fn a_stream_begins_with_a_snapshot_and_tells_what_changes(on: On) {
+    let shop = Shop::open(on);
     shop.sale("s1", 5);
     let mut stream = watch(&shop, "s1", &[]);
     let snapshot = stream.until("\"item\":\"b\",\"available_units\":5}");
@@ -61,9 +67,8 @@ fn a_stream_begins_with_a_snapshot_and_tells_what_changes() {
     late.until("\"item\":\"b\",\"available_units\":5}");
 }
 
-#[test]
-fn streams_are_capped_pinged_and_given_back() {
-    let shop = Shop::with(|config| {
+fn streams_are_capped_pinged_and_given_back(on: On) {
+    let shop = Shop::with(on, |config| {
         config.sse_streams_max = 2;
         config.sse_ping = Duration::from_millis(100);
         config.header_read_timeout = Duration::from_millis(1_000);
@@ -89,9 +94,8 @@ fn streams_are_capped_pinged_and_given_back() {
     });
 }
 
-#[test]
-fn drafts_have_no_events_and_buckets_hide_figures() {
-    let shop = Shop::with(|config| config.stock_buckets = vec![1, 10, 100]);
+fn drafts_have_no_events_and_buckets_hide_figures(on: On) {
+    let shop = Shop::with(on, |config| config.stock_buckets = vec![1, 10, 100]);
     shop.sale("s1", 57);
     let mut stream = watch(&shop, "s1", &[]);
     stream.until("{\"item\":\"a\",\"available_units\":10}");
@@ -107,9 +111,8 @@ fn drafts_have_no_events_and_buckets_hide_figures() {
     assert_eq!(shop.buyers().get("/v1/sales/draft/events").status, 404);
 }
 
-#[test]
-fn a_stop_ends_streams() {
-    let mut shop = Shop::open();
+fn a_stop_ends_streams(on: On) {
+    let mut shop = Shop::open(on);
     shop.sale("s1", 5);
     let mut stream = watch(&shop, "s1", &[]);
     stream.until("\"item\":\"b\"");

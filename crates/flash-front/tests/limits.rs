@@ -11,6 +11,17 @@ use flash_front::Ended;
 
 const ONE_A: &str = r#"{"item":"a","quantity":1}"#;
 
+on_both_stores!(
+    ambiguous_heads_are_refused_and_nothing_behind_them_is_read,
+    a_chunked_body_is_read_and_ends_the_connection,
+    too_much_is_refused_with_its_own_status,
+    pipelined_requests_are_answered_in_order,
+    silent_and_slow_connections_are_closed,
+    connections_are_capped_and_come_back,
+    a_stop_answers_what_is_in_flight_and_closes_what_is_idle,
+    a_purchase_whose_client_left_is_decided_all_the_same,
+);
+
 /// Sends bytes and reads the statuses of all answers until the connection is closed.
 fn statuses(shop: &Shop, bytes: &[u8]) -> Vec<u16> {
     let mut client = shop.buyers();
@@ -25,9 +36,8 @@ fn smuggled() -> String {
     request("POST", "/v1/sales/s1/purchases", &headers, ONE_A)
 }
 
-#[test]
-fn ambiguous_heads_are_refused_and_nothing_behind_them_is_read() {
-    let shop = Shop::open();
+fn ambiguous_heads_are_refused_and_nothing_behind_them_is_read(on: On) {
+    let shop = Shop::open(on);
     shop.sale("s1", 5);
     let smuggled = smuggled();
     for head in [
@@ -69,12 +79,11 @@ fn ambiguous_heads_are_refused_and_nothing_behind_them_is_read() {
             "{head:?}: {answered:?}"
         );
     }
-    assert_eq!(shop.store.all_reservations().len(), 0);
+    assert_eq!(shop.reservation_count("s1"), 0);
 }
 
-#[test]
-fn a_chunked_body_is_read_and_ends_the_connection() {
-    let shop = Shop::open();
+fn a_chunked_body_is_read_and_ends_the_connection(on: On) {
+    let shop = Shop::open(on);
     shop.sale("s1", 5);
     let head = format!(
         "POST /v1/sales/s1/purchases HTTP/1.1\r\n{}\r\n{}\r\nTransfer-Encoding: chunked\r\n\r\n",
@@ -112,12 +121,11 @@ fn a_chunked_body_is_read_and_ends_the_connection() {
     }
     let answered = statuses(&shop, &endless);
     assert!(answered.is_empty() || answered == [413], "{answered:?}");
-    assert_eq!(shop.store.all_reservations().len(), 1);
+    assert_eq!(shop.reservation_count("s1"), 1);
 }
 
-#[test]
-fn too_much_is_refused_with_its_own_status() {
-    let shop = Shop::open();
+fn too_much_is_refused_with_its_own_status(on: On) {
+    let shop = Shop::open(on);
     shop.sale("s1", 5);
     let get =
         |path: &str, headers: &str| format!("GET {path} HTTP/1.1\r\n{headers}\r\n").into_bytes();
@@ -177,9 +185,8 @@ fn too_much_is_refused_with_its_own_status() {
     assert_eq!(client.answer().unwrap().status, 200);
 }
 
-#[test]
-fn pipelined_requests_are_answered_in_order() {
-    let shop = Shop::open();
+fn pipelined_requests_are_answered_in_order(on: On) {
+    let shop = Shop::open(on);
     shop.sale("s1", 5);
     let mut client = shop.buyers();
     let mut bytes = String::new();
@@ -193,9 +200,8 @@ fn pipelined_requests_are_answered_in_order() {
     assert_eq!(answered[5..], [409; 11]);
 }
 
-#[test]
-fn silent_and_slow_connections_are_closed() {
-    let shop = Shop::with(|config| {
+fn silent_and_slow_connections_are_closed(on: On) {
+    let shop = Shop::with(on, |config| {
         config.header_read_timeout = Duration::from_millis(1_000);
         config.body_timeout = Duration::from_millis(300);
     });
@@ -238,9 +244,8 @@ fn silent_and_slow_connections_are_closed() {
     });
 }
 
-#[test]
-fn connections_are_capped_and_come_back() {
-    let shop = Shop::with(|config| config.connections_max = 4);
+fn connections_are_capped_and_come_back(on: On) {
+    let shop = Shop::with(on, |config| config.connections_max = 4);
     let mut open: Vec<Client> = (0..4).map(|_| shop.buyers()).collect();
     for client in &mut open {
         assert_eq!(client.get("/v1/time").status, 200);
@@ -262,9 +267,8 @@ fn connections_are_capped_and_come_back() {
     });
 }
 
-#[test]
-fn a_stop_answers_what_is_in_flight_and_closes_what_is_idle() {
-    let mut shop = Shop::open();
+fn a_stop_answers_what_is_in_flight_and_closes_what_is_idle(on: On) {
+    let mut shop = Shop::open(on);
     shop.sale("s1", 5);
     let mut idle = shop.buyers();
     assert_eq!(idle.get("/v1/time").status, 200);
@@ -307,9 +311,8 @@ fn a_stop_answers_what_is_in_flight_and_closes_what_is_idle() {
     assert!(std::net::TcpStream::connect(shop.public).is_err());
 }
 
-#[test]
-fn a_purchase_whose_client_left_is_decided_all_the_same() {
-    let shop = Shop::open();
+fn a_purchase_whose_client_left_is_decided_all_the_same(on: On) {
+    let shop = Shop::open(on);
     shop.sale("s1", 5);
     shop.store.hold();
     let mut gone = shop.buyers();
@@ -324,15 +327,13 @@ fn a_purchase_whose_client_left_is_decided_all_the_same() {
     drop(gone);
     shop.store.release();
     let again = shop.buy("s1", "u1", "k", ONE_A);
-    assert_eq!(
-        (again.status, shop.store.all_reservations().len()),
-        (200, 1)
-    );
+    assert_eq!((again.status, shop.reservation_count("s1")), (200, 1));
 }
 
 #[test]
 fn two_processes_cannot_share_a_port() {
-    let shop = Shop::open();
-    let refused = std::panic::catch_unwind(|| Shop::with(|config| config.public = shop.public));
+    let shop = Shop::open(On::Memory);
+    let second = || Shop::with(On::Memory, |config| config.public = shop.public);
+    let refused = std::panic::catch_unwind(second);
     assert!(refused.is_err());
 }

@@ -92,20 +92,22 @@ pub(crate) struct Store {
 
 /// What a Redis has to promise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
 pub(crate) enum RedisLevel {
-    RedisMemory,
-    RedisAofEverysec,
-    RedisAofAlways,
+    #[serde(rename = "redis_memory")]
+    Memory,
+    #[serde(rename = "redis_aof_everysec")]
+    AofEverysec,
+    #[serde(rename = "redis_aof_always")]
+    AofAlways,
 }
 
 impl RedisLevel {
     /// As the store takes it.
     pub(crate) fn durability(self) -> Durability {
         match self {
-            Self::RedisMemory => Durability::RedisMemory,
-            Self::RedisAofEverysec => Durability::RedisAofEverysec,
-            Self::RedisAofAlways => Durability::RedisAofAlways,
+            Self::Memory => Durability::RedisMemory,
+            Self::AofEverysec => Durability::RedisAofEverysec,
+            Self::AofAlways => Durability::RedisAofAlways,
         }
     }
 }
@@ -116,7 +118,7 @@ impl Default for Store {
             data: "./stampede-data".into(),
             redis: String::new(),
             redis_ca: PathBuf::new(),
-            redis_durability_min: RedisLevel::RedisMemory,
+            redis_durability_min: RedisLevel::Memory,
             redis_timeout_ms: 1_000,
             node: String::new(),
         }

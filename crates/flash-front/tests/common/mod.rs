@@ -1,4 +1,4 @@
-//! A front on free ports before an engine on the memory store, and a client that sends exactly what it is told.
+//! A front on free ports before an engine on each of the stores, and a client that sends exactly what it is told.
 #![allow(
     missing_docs,
     dead_code,
@@ -12,13 +12,14 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use flash_engine::{Engine, EngineConfig, HashKey, Recovered, SystemClock};
+use dev_servers::{RedisOptions, RedisServer};
+use flash_engine::{Clock, Engine, EngineConfig, HashKey, Recovered, StoreClock, SystemClock};
 use flash_front::{
     AdminKey, Ended, Front, FrontConfig, JwtKey, JwtMaterial, KeyHash, Keys, NamedKey, Role,
     sign_hs256,
 };
-use flash_store::{AnyStore, MemoryStore};
-use flash_types::{BuyerId, Timestamp};
+use flash_store::{AnyStore, MemoryStore, Opened, RedisConfig, RedisStore, RedisUrl};
+use flash_types::{BuyerId, Durability, Timestamp};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -29,37 +30,123 @@ pub const VIEWER: &str = "viewer-key";
 /// How long anything may take before a test gives up on it.
 pub const BOUND: Duration = Duration::from_secs(20);
 
+/// Which store a test runs on.
+#[derive(Clone, Copy)]
+pub enum On {
+    Memory,
+    Redis,
+}
+
+impl On {
+    /// What its answers are worth.
+    pub fn durability(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Redis => "redis_aof_always",
+        }
+    }
+}
+
+/// Makes each of these functions two tests, `memory::name` and `redis::name`.
+macro_rules! on_both_stores {
+    ($($name:ident),+ $(,)?) => {
+        mod memory {
+            $(#[test]
+            fn $name() {
+                super::$name(crate::common::On::Memory);
+            })+
+        }
+        mod redis {
+            $(#[test]
+            fn $name() {
+                super::$name(crate::common::On::Redis);
+            })+
+        }
+    };
+}
+pub(crate) use on_both_stores;
+
+/// What is behind the engine, to be held from outside.
+pub enum Behind {
+    Memory(MemoryStore),
+    /// With the data folder of its engine.
+    Redis(Box<RedisServer>, tempfile::TempDir),
+}
+
+impl Behind {
+    /// No batch ends from here on.
+    pub fn hold(&self) {
+        match self {
+            Self::Memory(store) => store.hold(),
+            Self::Redis(server, _) => server.freeze().unwrap(),
+        }
+    }
+
+    /// Undoes [`Behind::hold`].
+    pub fn release(&self) {
+        match self {
+            Self::Memory(store) => store.release(),
+            Self::Redis(server, _) => server.thaw().unwrap(),
+        }
+    }
+
+    fn new(on: On) -> (Self, AnyStore, Opened, Arc<dyn Clock>) {
+        match on {
+            On::Memory => {
+                let store = MemoryStore::new();
+                let opened = store.opened().unwrap();
+                let clock = Arc::new(SystemClock::start(opened.last_at));
+                let any = AnyStore::Memory(store.clone());
+                (Self::Memory(store), any, opened, clock)
+            }
+            On::Redis => {
+                let server = RedisServer::start(RedisOptions::default()).unwrap();
+                let data = tempfile::tempdir().unwrap();
+                let (store, opened) = RedisStore::open(&RedisConfig {
+                    url: RedisUrl::parse(&server.url()).unwrap(),
+                    ca_file: None,
+                    // Longer than any test holds it.
+                    timeout: BOUND,
+                    durability_min: Durability::RedisAofAlways,
+                    node: "n1".into(),
+                    data: data.path().to_owned(),
+                })
+                .unwrap();
+                let clock = Arc::new(StoreClock(store.time()));
+                (
+                    Self::Redis(Box::new(server), data),
+                    AnyStore::Redis(store),
+                    opened,
+                    clock,
+                )
+            }
+        }
+    }
+}
+
 pub struct Shop {
     pub public: SocketAddr,
     pub admin: SocketAddr,
     pub engine: Arc<Engine>,
-    pub store: MemoryStore,
+    pub store: Behind,
     pub stop: watch::Sender<bool>,
     pub thread: Option<JoinHandle<Ended>>,
 }
 
 impl Shop {
-    pub fn open() -> Self {
-        Self::with(|_| {})
+    pub fn open(on: On) -> Self {
+        Self::with(on, |_| {})
     }
 
-    pub fn with(change: impl FnOnce(&mut FrontConfig)) -> Self {
-        let store = MemoryStore::new();
-        let opened = store.opened().unwrap();
+    pub fn with(on: On, change: impl FnOnce(&mut FrontConfig)) -> Self {
+        let (behind, store, opened, clock) = Behind::new(on);
         let config = EngineConfig {
             hash_key: HashKey(1, 2),
             ..EngineConfig::default()
         };
         let mut recovered = Recovered::new(config.hash_key);
         store.load(&mut recovered).unwrap();
-        let clock = Arc::new(SystemClock::start(opened.last_at));
-        let (engine, committer) = Engine::start(
-            AnyStore::Memory(store.clone()),
-            &opened,
-            recovered,
-            config,
-            clock,
-        );
+        let (engine, committer) = Engine::start(store, &opened, recovered, config, clock);
         let mut front = FrontConfig {
             public: "127.0.0.1:0".parse().unwrap(),
             admin: "127.0.0.1:0".parse().unwrap(),
@@ -97,7 +184,7 @@ impl Shop {
             public,
             admin,
             engine,
-            store,
+            store: behind,
             stop,
             thread: Some(thread),
         }
@@ -140,6 +227,13 @@ impl Shop {
 
     pub fn buy(&self, sale: &str, buyer: &str, key: &str, body: &str) -> Answer {
         self.buyers().buy(sale, buyer, key, body)
+    }
+
+    /// How many reservations a sale has.
+    pub fn reservation_count(&self, sale: &str) -> usize {
+        let path = format!("/v1/admin/sales/{sale}/reservations?limit=200");
+        let page = self.admins().call("GET", &path, &[bearer(ADMIN)], "");
+        page.json()["items"].as_array().unwrap().len()
     }
 }
 

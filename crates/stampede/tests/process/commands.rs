@@ -5,51 +5,26 @@ use rusqlite::Connection;
 
 use crate::rig::*;
 
+on_both_stores!(
+    the_example_is_applied_published_and_run_by_commands,
+    without_a_key_or_an_engine_the_way_out_is_told,
+    the_audit_log_names_the_key_that_did_it,
+    a_store_is_audited_running_and_stopped,
+);
+
 const EXAMPLE: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../../config/examples/sale.toml"
 );
 
-/// `stampede sale …` to this shop, with the key of its folder.
-fn sale(shop: &Shop, words: &[&str]) -> std::process::Output {
-    let url = format!("http://{}", shop.server.admin);
-    let data = shop.rig.options.data.to_str().unwrap();
-    let mut all = vec!["sale"];
-    all.extend(words);
-    all.extend(["--admin-url", &url, "--data", data]);
-    stampede(&all)
-}
-
-fn good(output: &std::process::Output) -> String {
-    assert!(
-        output.status.success(),
-        "{}{}",
-        stdout(output),
-        stderr(output)
-    );
-    stdout(output)
-}
-
-fn failed(output: &std::process::Output) -> String {
-    assert_eq!(
-        output.status.code(),
-        Some(1),
-        "{}{}",
-        stdout(output),
-        stderr(output)
-    );
-    stderr(output)
-}
-
-#[tokio::test]
-async fn the_example_is_applied_published_and_run_by_commands() {
-    let shop = Shop::start(Rig::new());
-    let draft = good(&sale(&shop, &["apply", EXAMPLE]));
+async fn the_example_is_applied_published_and_run_by_commands(rig: Rig) {
+    let shop = Shop::start(rig);
+    let draft = good(&shop.sale(&["apply", EXAMPLE]));
     assert_eq!(draft, "example-sale is a draft\n");
-    assert!(good(&sale(&shop, &["apply", EXAMPLE])).contains("replaced"));
-    let told = good(&sale(&shop, &["apply", EXAMPLE, "--publish"]));
+    assert!(good(&shop.sale(&["apply", EXAMPLE])).contains("replaced"));
+    let told = good(&shop.sale(&["apply", EXAMPLE, "--publish"]));
     assert!(told.ends_with("example-sale is open\n"), "{told}");
-    let list = good(&sale(&shop, &["list"]));
+    let list = good(&shop.sale(&["list"]));
     for word in [
         "example-sale",
         "open",
@@ -60,29 +35,28 @@ async fn the_example_is_applied_published_and_run_by_commands() {
     ] {
         assert!(list.contains(word), "{word}: {list}");
     }
-    assert!(good(&sale(&shop, &["pause", "example-sale"])).contains("is paused"));
-    assert!(good(&sale(&shop, &["list"])).contains("paused"));
-    assert!(good(&sale(&shop, &["resume", "example-sale"])).contains("is open"));
-    assert!(good(&sale(&shop, &["close", "example-sale"])).contains("is closed"));
-    assert!(failed(&sale(&shop, &["resume", "example-sale"])).contains("state_conflict (409)"));
-    assert!(failed(&sale(&shop, &["pause", "nothing"])).contains("not_found (404)"));
-    assert!(failed(&sale(&shop, &["apply", EXAMPLE])).contains("no draft any more"));
+    assert!(good(&shop.sale(&["pause", "example-sale"])).contains("is paused"));
+    assert!(good(&shop.sale(&["list"])).contains("paused"));
+    assert!(good(&shop.sale(&["resume", "example-sale"])).contains("is open"));
+    assert!(good(&shop.sale(&["close", "example-sale"])).contains("is closed"));
+    assert!(failed(&shop.sale(&["resume", "example-sale"])).contains("state_conflict (409)"));
+    assert!(failed(&shop.sale(&["pause", "nothing"])).contains("not_found (404)"));
+    assert!(failed(&shop.sale(&["apply", EXAMPLE])).contains("no draft any more"));
     // Files that are none.
     let file = shop.rig.path("bad.toml");
     let path = file.to_str().unwrap();
-    assert!(failed(&sale(&shop, &["apply", path])).contains("cannot read the sale"));
+    assert!(failed(&shop.sale(&["apply", path])).contains("cannot read the sale"));
     std::fs::write(&file, "sale_id = ").unwrap();
-    assert!(failed(&sale(&shop, &["apply", path])).contains("is no TOML"));
+    assert!(failed(&shop.sale(&["apply", path])).contains("is no TOML"));
     let text = std::fs::read_to_string(EXAMPLE).unwrap();
     std::fs::write(&file, text.replace("stock_units", "stok_units")).unwrap();
-    assert!(failed(&sale(&shop, &["apply", path])).contains("stok_units"));
+    assert!(failed(&shop.sale(&["apply", path])).contains("stok_units"));
     std::fs::write(&file, text.replace("\"+2h\"", "\"+2w\"")).unwrap();
-    assert!(failed(&sale(&shop, &["apply", path])).contains("must end in s, m, h or d"));
+    assert!(failed(&shop.sale(&["apply", path])).contains("must end in s, m, h or d"));
 }
 
-#[test]
-fn without_a_key_or_an_engine_the_way_out_is_told() {
-    let shop = Shop::start(Rig::new());
+async fn without_a_key_or_an_engine_the_way_out_is_told(rig: Rig) {
+    let shop = Shop::start(rig);
     let url = format!("http://{}", shop.server.admin);
     let list = ["sale", "list", "--admin-url", &url];
     let told = failed(&stampede(&list));
@@ -151,9 +125,7 @@ fn without_a_key_or_an_engine_the_way_out_is_told() {
     assert!(told.contains("http://"), "{told}");
 }
 
-#[tokio::test]
-async fn the_audit_log_names_the_key_that_did_it() {
-    let mut rig = Rig::new();
+async fn the_audit_log_names_the_key_that_did_it(rig: Rig) {
     let config = rig.path("s.toml");
     let keys = [
         ("alice", "merchant", "alices-key-000000"),
@@ -166,8 +138,7 @@ async fn the_audit_log_names_the_key_that_did_it() {
         })
         .collect();
     std::fs::write(&config, tables).unwrap();
-    rig.options.arguments = vec!["--config".into(), config.to_str().unwrap().into()];
-    let shop = Shop::start(rig);
+    let shop = Shop::start(rig.argument("--config", config.to_str().unwrap()));
     let url = format!("http://{}", shop.server.admin);
     let as_key = |key: &str, words: &[&str]| {
         let mut all = vec!["sale", "--admin-url", &url];
@@ -203,38 +174,53 @@ async fn the_audit_log_names_the_key_that_did_it() {
     }
 }
 
-#[tokio::test]
-async fn an_audit_ends_with_0_3_or_2() {
-    let mut shop = Shop::open(Rig::new(), &[("a", 10)]).await;
-    let mut client = shop.client();
-    assert_eq!(
-        shop.buy(&mut client, "u", "k", "a").await.unwrap().status,
-        201
-    );
-    let data = shop.rig.options.data.to_str().unwrap().to_owned();
-    let audit = || stampede(&["audit", "--data", &data]);
-    // Running, then stopped.
-    let running = good(&audit());
+/// A shop that sold one of ten units.
+async fn sold_one(rig: Rig) -> Shop {
+    let shop = Shop::open(rig, &[("a", 10)]).await;
+    let bought = shop.buy(&mut shop.client(), "u", "k", "a").await.unwrap();
+    assert_eq!(bought.status, 201);
+    shop
+}
+
+/// `stampede audit` of this shop's store.
+fn audit(shop: &Shop, words: &[&str]) -> std::process::Output {
+    let store = shop.rig.store();
+    let mut all = vec!["audit"];
+    all.extend(words);
+    all.extend(store.iter().map(String::as_str));
+    stampede(&all)
+}
+
+async fn a_store_is_audited_running_and_stopped(rig: Rig) {
+    let mut shop = sold_one(rig).await;
+    let running = good(&audit(&shop, &[]));
     assert!(running.contains("the books balance"), "{running}");
     assert!(shop.server.stop(BOUND).unwrap().success());
-    assert_eq!(good(&audit()), running);
-    let json = good(&stampede(&["audit", "--json", "--data", &data]));
+    assert_eq!(good(&audit(&shop, &[])), running);
+    let json = good(&audit(&shop, &["--json"]));
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["ok"], true);
     assert_eq!(json["sales"][0]["items"][0]["reserved_units"], 1);
-    // A unit moved by somebody's hand: the law still holds, the other accounts do not.
+}
+
+/// Holds that an audit ends with 3 and names what differs.
+fn bad_books(output: &std::process::Output) {
+    let (said, complained) = (stdout(output), stderr(output));
+    assert_eq!(output.status.code(), Some(3), "{complained}");
+    assert!(complained.contains("the books do not balance"));
+    assert!(said.contains("counter_mismatch"), "{said}");
+}
+
+#[tokio::test]
+async fn a_unit_moved_by_hand_is_found_and_there_is_no_start_from_it() {
+    let mut shop = sold_one(Rig::new()).await;
+    assert!(shop.server.stop(BOUND).unwrap().success());
+    // The law still holds, the other accounts do not.
     let database = Connection::open(shop.rig.options.data.join("stampede.db")).unwrap();
     let change = "UPDATE item SET available_units = available_units + 1, reserved_units = reserved_units - 1";
     assert_eq!(database.execute(change, []).unwrap(), 1);
     database.close().unwrap();
-    let output = audit();
-    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
-    assert!(stderr(&output).contains("the books do not balance"));
-    assert!(
-        stdout(&output).contains("counter_mismatch"),
-        "{}",
-        stdout(&output)
-    );
+    bad_books(&audit(&shop, &[]));
     let line = refusal(&serve(&shop.rig.options.data));
     assert!(line.contains("damaged"), "{line}");
     // No store.
@@ -243,6 +229,31 @@ async fn an_audit_ends_with_0_3_or_2() {
     assert!(line.contains(empty) && line.contains("no store"), "{line}");
     let line = refusal(&stampede(&["audit", "--data", "/nowhere/at/all"]));
     assert!(line.contains("/nowhere/at/all"), "{line}");
+}
+
+#[tokio::test]
+async fn a_unit_moved_by_hand_in_redis_is_found_and_its_sale_does_not_go_on() {
+    let mut shop = sold_one(Rig::on_redis()).await;
+    assert!(shop.server.stop(BOUND).unwrap().success());
+    let redis = shop.rig.redis();
+    let moved = ["HSET", "{s:s1}:meta", "i:0", "10,0,10,0,0,"];
+    assert_eq!(redis.command(&moved).unwrap(), "0");
+    bad_books(&audit(&shop, &[]));
+    shop.restart();
+    let answer = shop.buy(&mut shop.client(), "u", "k2", "a").await.unwrap();
+    assert_eq!(answer.outcome(), "sale_frozen");
+    // What was sold stays sold.
+    let again = shop.client().send(&shop.purchase("u", "k", "a")).await;
+    assert_eq!(again.unwrap().outcome(), "replayed");
+    // No store, or nobody there.
+    assert!(shop.server.stop(BOUND).unwrap().success());
+    let url = shop.rig.redis().url();
+    shop.rig.redis().command(&["FLUSHALL"]).unwrap();
+    let line = refusal(&stampede(&["audit", "--redis", &url]));
+    assert!(line.contains("no store"), "{line}");
+    shop.rig.redis_mut().kill().unwrap();
+    let line = refusal(&stampede(&["audit", "--redis", &url]));
+    assert!(line.contains("redis.sock"), "{line}");
 }
 
 #[test]

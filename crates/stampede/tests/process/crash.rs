@@ -10,9 +10,14 @@ use crowd::random::Random;
 
 use crate::rig::*;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn kill_9_under_load_loses_no_yes() {
-    let mut shop = Shop::open(Rig::new(), &[("a", 1_000_000), ("few", 40)]).await;
+on_both_stores!(
+    kill_9_under_load_loses_no_yes,
+    the_same_key_is_one_reservation_and_one_body,
+    a_client_that_left_gets_its_reservation_by_the_same_key,
+);
+
+async fn kill_9_under_load_loses_no_yes(rig: Rig) {
+    let mut shop = Shop::open(rig, &[("a", 1_000_000), ("few", 40)]).await;
     let mut unknown = 0;
     for round in 0..4 {
         let from = shop.log.len();
@@ -33,9 +38,8 @@ async fn kill_9_under_load_loses_no_yes() {
     assert!(unknown > 0, "nothing was in flight at any kill");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_same_key_is_one_reservation_and_one_body() {
-    let mut shop = Shop::open(Rig::new(), &[("a", 1_000)]).await;
+async fn the_same_key_is_one_reservation_and_one_body(rig: Rig) {
+    let mut shop = Shop::open(rig, &[("a", 1_000)]).await;
     let request = shop.purchase("u", "once", "a");
     let calls: Vec<_> = (0..100)
         .map(|_| {
@@ -91,9 +95,8 @@ async fn the_same_key_is_one_reservation_and_one_body() {
     assert_eq!(client.send(&other).await.unwrap().status, 422);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_left_gets_its_reservation_by_the_same_key() {
-    let shop = Shop::open(Rig::new(), &[("a", 1_000)]).await;
+async fn a_client_that_left_gets_its_reservation_by_the_same_key(rig: Rig) {
+    let shop = Shop::open(rig, &[("a", 1_000)]).await;
     let mut random = Random::new(21);
     let (mut won_unheard, mut lost) = (0, 0);
     let mut client = shop.client();

@@ -7,6 +7,8 @@ use std::process::Command;
 
 use crate::rig::*;
 
+on_both_stores!(the_guide_can_be_typed_as_it_stands);
+
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
 /// The lines of all blocks of shell in a document.
@@ -54,22 +56,22 @@ fn which(program: &str) -> PathBuf {
         .unwrap()
 }
 
-#[test]
-fn the_guide_can_be_typed_as_it_stands() {
+async fn the_guide_can_be_typed_as_it_stands(rig: Rig) {
     let document = std::fs::read_to_string(format!("{ROOT}/docs/INTEGRATING.md")).unwrap();
     let lines = shell_of(&document);
     let told = told(&lines);
     assert!(told.len() >= 10, "{told:?}");
-    let dir = tempfile::tempdir().unwrap();
-    let bin = dir.path().join("bin");
+    let dir = &rig.dir;
+    let bin = rig.path("bin");
     std::fs::create_dir(&bin).unwrap();
     let (public, admin) = (free_address(), free_address());
-    // The same commands, on ports of our own.
+    let store = rig.options.arguments.join(" ");
+    // The same commands, on ports and a store of our own.
     script(
         &bin.join("stampede"),
         &format!(
             "case $1 in\n\
-             serve) exec {BINARY} \"$@\" --public {public} --admin {admin};;\n\
+             serve) exec {BINARY} \"$@\" --public {public} --admin {admin} {store};;\n\
              *) exec {BINARY} \"$@\" --admin-url http://{admin};;\n\
              esac"
         ),
@@ -114,7 +116,7 @@ fn the_guide_can_be_typed_as_it_stands() {
         .collect();
     assert_eq!(answered, told, "{noted}\n{said}");
     for word in [
-        "\"sqlite_fsync\"",
+        rig.durability(),
         "buyer_limit_reached",
         "\"refund_due\":true",
         "event: stock",

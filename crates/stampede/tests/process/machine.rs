@@ -11,6 +11,8 @@ use serde_json::json;
 
 use crate::rig::*;
 
+on_both_stores!(without_descriptors_it_waits_and_recovers);
+
 const HOUR_MS: i64 = 3_600_000;
 
 /// A clock that a test sets: the wall clock plus an offset; the steady clock stays what it is.
@@ -60,12 +62,9 @@ async fn outcome(shop: &Shop, sale: &str, key: &str) -> String {
     shop.client().send(&request).await.unwrap().outcome()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn windows_follow_a_clock_that_jumps_and_stock_does_not() {
-    let (rig, clock) = FakeClock::put_before(Rig::new());
-    let mut shop = Shop::open(rig, &[("a", 1_000)]).await;
+/// Three more sales: one opens in half an hour, one ends then, in one there are two seconds to pay.
+async fn open_three(shop: &Shop) {
     let now = i64::try_from(now_ms()).unwrap();
-    let mut client = shop.client();
     let planned = |id: &str, from_ms: i64, to_ms: i64, payment_window_s: u32| {
         let mut sale = sale(&[("a", 10)]);
         sale["sale_id"] = json!(id);
@@ -75,15 +74,32 @@ async fn windows_follow_a_clock_that_jumps_and_stock_does_not() {
         sale
     };
     let mut api = shop.api();
-    api.publish(&planned("soon", HOUR_MS / 2, 3 * HOUR_MS, 600))
-        .await
-        .unwrap();
-    api.publish(&planned("ending", -HOUR_MS, HOUR_MS / 2, 600))
-        .await
-        .unwrap();
-    api.publish(&planned("short", -HOUR_MS, 24 * HOUR_MS, 2))
-        .await
-        .unwrap();
+    for plan in [
+        planned("soon", HOUR_MS / 2, 3 * HOUR_MS, 600),
+        planned("ending", -HOUR_MS, HOUR_MS / 2, 600),
+        planned("short", -HOUR_MS, 24 * HOUR_MS, 2),
+    ] {
+        api.publish(&plan).await.unwrap();
+    }
+}
+
+/// Waits until the reservation of this key is in this state.
+async fn until(shop: &Shop, sale: &str, key: &str, state: &str) {
+    let mut api = shop.api();
+    let is_so = poll_until_async(BOUND, LOOK, async || {
+        let stored = api.reservation_by_key(sale, "u", key).await.unwrap();
+        (stored.unwrap().state == state).then_some(())
+    });
+    assert!(is_so.await.is_some(), "{key} in {sale} is never {state}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn windows_follow_a_clock_that_jumps_and_stock_does_not() {
+    let (rig, clock) = FakeClock::put_before(Rig::new());
+    let mut shop = Shop::open(rig, &[("a", 1_000)]).await;
+    let mut client = shop.client();
+    open_three(&shop).await;
+    let mut api = shop.api();
     assert_eq!(hours_off(&shop).await, 0);
     assert_eq!(
         shop.buy(&mut client, "u", "before", "a")
@@ -126,15 +142,7 @@ async fn windows_follow_a_clock_that_jumps_and_stock_does_not() {
     );
     assert_eq!(outcome(&shop, "short", "s").await, "reserved");
     // Two seconds to pay pass on a clock that stands an hour behind.
-    let has_expired = poll_until_async(BOUND, LOOK, async || {
-        let stored = api
-            .reservation_by_key("short", "u", "s")
-            .await
-            .unwrap()
-            .unwrap();
-        (stored.state == "expired").then_some(())
-    });
-    assert!(has_expired.await.is_some());
+    until(&shop, "short", "s", "expired").await;
     shop.assert_books().await;
 
     // Across a restart the wall clock decides: but what is open stays open for a while.
@@ -149,15 +157,7 @@ async fn windows_follow_a_clock_that_jumps_and_stock_does_not() {
         .unwrap()
         .unwrap();
     assert_eq!(stored.state, "reserved");
-    let has_expired = poll_until_async(BOUND, LOOK, async || {
-        let stored = api
-            .reservation_by_key("short", "u", "s2")
-            .await
-            .unwrap()
-            .unwrap();
-        (stored.state == "expired").then_some(())
-    });
-    assert!(has_expired.await.is_some());
+    until(&shop, "short", "s2", "expired").await;
     for key in ["before", "ahead", "behind"] {
         let stored = api
             .reservation_by_key(SALE, "u", key)
@@ -184,6 +184,70 @@ async fn windows_follow_a_clock_that_jumps_and_stock_does_not() {
     shop.assert_books().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_redis_windows_and_expiry_follow_its_clock_and_no_other() {
+    let (rig, of_engine) = FakeClock::put_before(Rig::on_redis());
+    let mut shop = Shop::open(rig, &[("a", 1_000)]).await;
+    open_three(&shop).await;
+    let mut client = shop.client();
+    let started_at = now_ms();
+    for (hours, key) in [(1, "ahead"), (-1, "behind")] {
+        of_engine.set_offset_s(hours * 3_600);
+        assert_eq!(hours_off(&shop).await, 0, "{key}");
+        assert_eq!(outcome(&shop, "soon", key).await, "sale_not_started");
+        assert_eq!(outcome(&shop, "ending", key).await, "reserved");
+        assert_eq!(outcome(&shop, "short", key).await, "reserved");
+        let bought = shop.buy(&mut client, "u", key, "a").await.unwrap();
+        assert_eq!(bought.status, 201);
+        until(&shop, "short", key, "expired").await;
+        until(&shop, SALE, key, "reserved").await;
+        // Nor does a start look at it.
+        shop.server.kill().unwrap();
+        shop.restart();
+        client = shop.client();
+        let request = Request::get("/v1/time").bare();
+        let answer = client.send(&request).await.unwrap();
+        let date = answer.header("Date").unwrap();
+        let is_fired = is_hour(date, started_at, hours);
+        assert!(is_fired, "the fault did not fire: {date}");
+        assert_eq!(hours_off(&shop).await, 0, "{key}");
+        until(&shop, SALE, key, "reserved").await;
+        shop.assert_books().await;
+    }
+    of_engine.set_offset_s(0);
+    // As a Redis leaves it whose clock was an hour ahead: the time of a sale goes on from there.
+    for id in [SALE, "soon", "ending", "short"] {
+        let key = format!("{{s:{id}}}:meta");
+        let ahead = ["HINCRBY", &key, "clock_ms", "3600000"];
+        shop.rig.redis().command(&ahead).unwrap();
+    }
+    let bought = shop.buy(&mut client, "u", "later", "a").await.unwrap();
+    assert_eq!(bought.status, 201);
+    assert_eq!(hours_off(&shop).await, 1, "the fault did not fire");
+    assert_eq!(outcome(&shop, "soon", "later").await, "reserved");
+    assert_eq!(outcome(&shop, "ending", "later").await, "sale_ended");
+    until(&shop, SALE, "ahead", "expired").await;
+    until(&shop, SALE, "later", "reserved").await;
+    shop.server.kill().unwrap();
+    shop.restart();
+    let answer = shop.buy(&mut shop.client(), "u", "last", "a").await;
+    assert_eq!(answer.unwrap().status, 201);
+    assert_eq!(outcome(&shop, "ending", "last").await, "sale_ended");
+    until(&shop, SALE, "later", "reserved").await;
+    shop.assert_books().await;
+}
+
+/// Whether a header's date is so many hours after a moment, give or take half an hour.
+fn is_hour(date: &str, since_ms: u64, hours: i64) -> bool {
+    // `Tue, 24 Nov 2026 14:31:26 GMT`: the hour of the day says enough.
+    let mut parts = date.split(' ').nth(4).unwrap().split(':');
+    let mut part = || parts.next().unwrap().parse::<i64>().unwrap();
+    let minute = part() * 60 + part();
+    let began = i64::try_from(since_ms / 60_000).unwrap();
+    let apart = (minute - began - hours * 60).rem_euclid(24 * 60);
+    !(30..=24 * 60 - 30).contains(&apart)
+}
+
 /// Processor time that a process has used, in hundredths of a second.
 fn cpu_ticks(pid: u32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
@@ -201,11 +265,10 @@ fn descriptors(pid: u32) -> usize {
         .count()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_descriptors_it_waits_and_recovers() {
+async fn without_descriptors_it_waits_and_recovers(rig: Rig) {
     need("prlimit");
     let words = ["prlimit", "--nofile=64:64"].map(str::to_owned);
-    let mut shop = Shop::open(Rig::new().wrapped(words), &[("a", 1_000)]).await;
+    let mut shop = Shop::open(rig.wrapped(words), &[("a", 1_000)]).await;
     let pid = shop.server.pid();
     let mut early = shop.client();
     assert_eq!(

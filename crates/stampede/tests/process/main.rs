@@ -1,6 +1,6 @@
 //! The process from outside: the real binary on real sockets and files, and what is done to it.
 //!
-//! Every fault test fails if its fault did not fire. Needs Debian's strace, libfaketime and curl; where the system
+//! Every fault test fails if its fault did not fire. Needs Debian's redis-server, strace, libfaketime and curl; where the system
 //! does not let a test mount a file system, the test says so and passes.
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
@@ -12,6 +12,8 @@ mod integrating;
 mod machine;
 #[cfg(feature = "faults")]
 mod points;
+mod redis;
+mod retired;
 mod rig;
 mod start;
 mod stop;

@@ -3,9 +3,10 @@
 use crate::rig::*;
 use crate::trace::{parse, prove_flushed_before_201};
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_panic_in_the_committer_ends_the_process() {
-    let rig = Rig::new().environment("STAMPEDE_FAULT_POINT", "committer_panic:30");
+on_both_stores!(a_panic_in_the_committer_ends_the_process);
+
+async fn a_panic_in_the_committer_ends_the_process(rig: Rig) {
+    let rig = rig.environment("STAMPEDE_FAULT_POINT", "committer_panic:30");
     let mut shop = Shop::open(rig, &[("a", 10_000)]).await;
     let buyers = Buyers::start(&shop, 16, "a", 1);
     let ended = shop.server.wait_for_end(BOUND);

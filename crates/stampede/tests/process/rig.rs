@@ -1,7 +1,7 @@
-//! A shop: a server in a folder of its own, its keys, a sale, buyers, and the log of what they were told.
+//! A shop: a server in a folder of its own, maybe a Redis, its keys, a sale, buyers, and the log of what they were told.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -12,11 +12,15 @@ use crowd::client::{Client, Request, Response, SendError, Timeouts};
 use crowd::log::{Answer, Attempt, ClientLog, now_ms};
 use crowd::random::Random;
 use crowd::token::now_s;
-use crowd::wait::{poll_until, poll_until_async};
+use crowd::wait::poll_until_async;
 use crowd::{Keys, Server, ServerOptions};
+use dev_servers::{RedisOptions, RedisServer};
 use flash_types::Timestamp;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
+
+mod run;
+pub use run::*;
 
 /// The program under test.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_stampede");
@@ -27,87 +31,118 @@ pub const BOUND: Duration = Duration::from_secs(30);
 /// How often a condition is looked at.
 pub const LOOK: Duration = Duration::from_millis(5);
 
-/// Runs `stampede` to its end, without any key in its environment.
-pub fn stampede(arguments: &[&str]) -> Output {
-    command(arguments).output().unwrap()
+/// Makes each of these functions, which take a [`Rig`], two tests: `sqlite::name` and `redis::name`.
+macro_rules! on_both_stores {
+    ($($name:ident),+ $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name(crate::rig::Rig::new()).await;
+            })+
+        }
+        mod redis {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name(crate::rig::Rig::on_redis()).await;
+            })+
+        }
+    };
 }
-
-/// The same, not started yet.
-pub fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(BINARY);
-    command.args(arguments).stdin(Stdio::null());
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("STAMPEDE_")) {
-        command.env_remove(name);
-    }
-    command
-}
-
-pub fn stdout(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-pub fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
-}
-
-/// Holds that a start was refused as told: exit 2, nothing on stdout, one line on stderr; gives the line.
-pub fn refusal(output: &Output) -> String {
-    let said = stderr(output);
-    assert_eq!(output.status.code(), Some(2), "{said}");
-    assert_eq!(stdout(output), "", "{said}");
-    assert_eq!(said.lines().count(), 1, "one line: {said}");
-    assert!(said.starts_with("stampede: "), "{said}");
-    said
-}
-
-/// `stampede serve` on free ports and this folder, to its end.
-pub fn serve(data: &Path) -> Output {
-    let data = data.to_str().unwrap();
-    let free = "127.0.0.1:0";
-    run_bounded(command(&[
-        "serve", "--public", free, "--admin", free, "--data", data,
-    ]))
-}
-
-/// Runs a command that should end by itself; ends it where it does not.
-pub fn run_bounded(mut command: Command) -> Output {
-    let mut child = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let has_ended = poll_until(BOUND, LOOK, || child.try_wait().unwrap()).is_some();
-    if !has_ended {
-        child.kill().unwrap();
-    }
-    let output = child.wait_with_output().unwrap();
-    assert!(has_ended, "did not end: {command:?}\n{}", stderr(&output));
-    output
-}
-
-/// Whether a program is there; a fault test without its tool has to fail.
-pub fn need(program: &str) {
-    let found = Command::new("sh")
-        .args(["-c", &format!("command -v {program}")])
-        .output()
-        .unwrap();
-    assert!(
-        found.status.success(),
-        "{program} is not installed: cargo xtask setup"
-    );
-}
+pub(crate) use on_both_stores;
 
 /// A folder, and how a server is started in it.
 pub struct Rig {
     pub dir: tempfile::TempDir,
     pub options: ServerOptions,
+    /// Where the server stores its sales, if not in its folder.
+    redis: Option<RedisServer>,
 }
 
 impl Rig {
+    /// With the embedded store.
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let options = ServerOptions::new(BINARY, dir.path().join("data"));
-        Self { dir, options }
+        Self {
+            dir,
+            options,
+            redis: None,
+        }
+    }
+
+    /// With a Redis of its own, as durable as it gets.
+    pub fn on_redis() -> Self {
+        Self::on(RedisOptions::default())
+    }
+
+    /// With a Redis of its own.
+    pub fn on(options: RedisOptions) -> Self {
+        let redis = RedisServer::start(options).unwrap();
+        let url = redis.url();
+        Self::at(redis, &url)
+    }
+
+    /// With this Redis, of which the server knows by this URL.
+    pub fn at(redis: RedisServer, url: &str) -> Self {
+        Self {
+            redis: Some(redis),
+            ..Self::new().argument("--redis", url)
+        }
+    }
+
+    pub fn redis(&self) -> &RedisServer {
+        self.redis.as_ref().unwrap()
+    }
+
+    pub fn redis_mut(&mut self) -> &mut RedisServer {
+        self.redis.as_mut().unwrap()
+    }
+
+    /// Takes the Redis, to do with it what blocks.
+    pub fn take_redis(&mut self) -> RedisServer {
+        self.redis.take().unwrap()
+    }
+
+    /// Puts it back, or another in its place.
+    pub fn put_redis(&mut self, redis: RedisServer) {
+        self.redis = Some(redis);
+    }
+
+    /// What a ready server and its answers say about their durability.
+    pub fn durability(&self) -> &'static str {
+        match self.redis {
+            Some(_) => "redis_aof_always",
+            None => "sqlite_fsync",
+        }
+    }
+
+    /// What `stampede audit` is to be told.
+    pub fn store(&self) -> [String; 2] {
+        match &self.redis {
+            Some(redis) => ["--redis".into(), redis.url()],
+            None => ["--data".into(), self.data().to_owned()],
+        }
+    }
+
+    /// The server's data folder.
+    pub fn data(&self) -> &str {
+        self.options.data.to_str().unwrap()
+    }
+
+    /// One more argument of `serve`.
+    pub fn argument(mut self, name: &str, value: &str) -> Self {
+        self.options.arguments.extend([name.into(), value.into()]);
+        self
+    }
+
+    /// `stampede serve` on these addresses, as this rig is set up, not started yet.
+    pub fn serve(&self, public: &str, admin: &str) -> Command {
+        let mut command = command(&["serve", "--public", public, "--admin", admin]);
+        command.args(["--data", self.data()]);
+        command.args(&self.options.arguments);
+        let environment = self.options.environment.iter();
+        command.envs(environment.map(|(name, value)| (name, value)));
+        command
     }
 
     /// With a word before the program.
@@ -245,6 +280,20 @@ impl Shop {
         result
     }
 
+    /// Runs `stampede sale …` with the key of the server's folder, to its end.
+    pub fn sale(&self, words: &[&str]) -> Output {
+        let url = format!("http://{}", self.server.admin);
+        let mut all = vec!["sale"];
+        all.extend(words);
+        all.extend(["--admin-url", &url, "--data", self.rig.data()]);
+        stampede(&all)
+    }
+
+    /// What `/readyz` answers.
+    pub async fn readiness(&self) -> Readiness {
+        readiness(self.server.admin).await.unwrap()
+    }
+
     /// The value of a metric, labels included in its name; 0 if there is none yet.
     pub async fn metric(&self, name: &str) -> f64 {
         let mut client = Client::new(self.server.admin, Timeouts::default());
@@ -257,12 +306,23 @@ impl Shop {
 
     /// All five points of the checker, against the running server and its store.
     pub async fn assert_books(&self) {
+        self.assert_books_but(|_| false).await;
+    }
+
+    /// The same, as if these attempts had not been answered: a lost answer is accepted to be worth nothing.
+    pub async fn assert_books_but(&self, is_lost: impl Fn(&Attempt) -> bool) {
         let mut books = check::gather(self.addresses(), &self.keys, &self.log)
             .await
             .unwrap();
-        let audit = check::audit_store(Path::new(BINARY), &self.rig.options.data).unwrap();
-        books.store_audit = Some(audit);
-        let findings = check::check(&self.log.entries(), &self.log.sights(), &books);
+        let binary = Path::new(BINARY);
+        books.store_audit = Some(match &self.rig.redis {
+            Some(redis) => check::audit_redis(binary, &redis.url()).unwrap(),
+            None => check::audit_store(binary, &self.rig.options.data).unwrap(),
+        });
+        let mut entries = self.log.entries();
+        let lost = entries.iter_mut().filter(|entry| is_lost(&entry.attempt));
+        lost.for_each(|entry| entry.answer = None);
+        let findings = check::check(&entries, &self.log.sights(), &books);
         assert!(findings.is_empty(), "{findings:#?}\n{}", self.server.log());
     }
 
@@ -289,6 +349,35 @@ impl Shop {
             .filter(|entry| is_wanted(&entry.answer))
             .count()
     }
+}
+
+/// What `/readyz` says.
+#[derive(Debug)]
+pub struct Readiness {
+    pub status: u16,
+    /// Why not, in one text.
+    pub reasons: String,
+    pub durability: String,
+}
+
+impl Readiness {
+    pub fn is_ready(&self) -> bool {
+        self.status == 200
+    }
+}
+
+/// What `/readyz` of an admin port answers; `None` if nobody does.
+pub async fn readiness(admin: std::net::SocketAddr) -> Option<Readiness> {
+    let mut client = Client::new(admin, Timeouts::default());
+    let request = Request::get("/readyz").bare();
+    let answer = client.send_again(&request).await.ok()?;
+    let body = answer.json().unwrap();
+    assert_eq!(body["ready"], answer.status == 200, "{body}");
+    Some(Readiness {
+        status: answer.status,
+        reasons: body["reasons"].to_string(),
+        durability: body["durability"].as_str().unwrap().to_owned(),
+    })
 }
 
 /// What a buyer was told.
@@ -319,10 +408,11 @@ impl Buyers {
             let (counter, is_over) = (Arc::clone(&in_flight), Arc::clone(&is_over));
             let mut random = Random::of(seed, index);
             let mut number = 0;
+            let mut is_refused = false;
             tasks.spawn(async move {
                 while !is_over.load(Ordering::Relaxed) {
-                    // Now and then the same wish again.
-                    if number == 0 || !random.percent(15) {
+                    // Where nothing was reserved the same wish again; else now and then.
+                    if number == 0 || !is_refused && !random.percent(15) {
                         number += 1;
                     }
                     let buyer = format!("b{seed}-{index}");
@@ -344,6 +434,7 @@ impl Buyers {
                     counter.fetch_add(1, Ordering::Relaxed);
                     let answer = Answer::of(&client.send(&request).await);
                     counter.fetch_sub(1, Ordering::Relaxed);
+                    is_refused = matches!(answer, Answer::No { status: 503, .. });
                     log.answered(number, answer);
                 }
             });

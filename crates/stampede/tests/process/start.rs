@@ -1,18 +1,18 @@
 //! Starts that cannot succeed: exit 2, one line that names the fix, nothing written. And what a good start leaves.
 
-use std::fmt::Write as _;
-use std::io::Read;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Child, Stdio};
 
-use crowd::wait::poll_until;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 use crate::disk::Mounted;
 use crate::rig::*;
+
+on_both_stores!(
+    ports_in_use_are_named_before_anything_is_written,
+    the_ready_line_is_all_of_stdout_and_keys_are_made_once_and_kept_private,
+);
 
 /// A start with this configuration on free ports.
 fn serve_with(config: &Path, data: &Path) -> std::process::Output {
@@ -167,41 +167,24 @@ fn what_is_configured_elsewhere_is_named_by_its_place() {
     }
 }
 
-#[test]
-fn ports_in_use_are_named_before_anything_is_written() {
-    let dir = tempfile::tempdir().unwrap();
-    let data = dir.path().join("data");
+async fn ports_in_use_are_named_before_anything_is_written(rig: Rig) {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    for (flag, other) in [("--public", "--admin"), ("--admin", "--public")] {
-        let words = [
-            "serve",
-            flag,
-            &address,
-            other,
-            "127.0.0.1:0",
-            "--data",
-            data.to_str().unwrap(),
-        ];
-        let line = refusal(&run_bounded(command(&words)));
+    let free = "127.0.0.1:0";
+    for (flag, public, admin) in [
+        ("--public", address.as_str(), free),
+        ("--admin", free, address.as_str()),
+    ] {
+        let line = refusal(&run_bounded(rig.serve(public, admin)));
         for told in [address.as_str(), "in use", flag, "port 0"] {
             assert!(line.contains(told), "{told}: {line}");
         }
-        assert!(!data.exists());
+        assert!(!rig.options.data.exists());
     }
     drop(taken);
-    let words = [
-        "serve",
-        "--public",
-        &address,
-        "--admin",
-        &address,
-        "--data",
-        data.to_str().unwrap(),
-    ];
-    let line = refusal(&run_bounded(command(&words)));
+    let line = refusal(&run_bounded(rig.serve(&address, &address)));
     assert!(line.contains("two ports"), "{line}");
-    assert!(!data.exists());
+    assert!(!rig.options.data.exists());
 }
 
 #[test]
@@ -286,72 +269,29 @@ fn a_newer_store_and_a_foreign_file_are_left_alone() {
     assert!(line.contains("is not a Stampede database"), "{line}");
 }
 
-/// A started `serve`, by hand: its whole stdout is looked at.
-struct ByHand(Child);
-
-impl Drop for ByHand {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-#[test]
-fn the_ready_line_is_all_of_stdout_and_keys_are_made_once_and_kept_private() {
-    let dir = tempfile::tempdir().unwrap();
-    let data = dir.path().join("data");
+async fn the_ready_line_is_all_of_stdout_and_keys_are_made_once_and_kept_private(rig: Rig) {
+    let file = rig.options.data.join("keys.toml");
+    let free = "127.0.0.1:0";
     let mut made = None;
     for _ in 0..2 {
-        let free = "127.0.0.1:0";
-        let words = [
-            "serve",
-            "--public",
-            free,
-            "--admin",
-            free,
-            "--data",
-            data.to_str().unwrap(),
-        ];
-        let (out, err) = (dir.path().join("out"), dir.path().join("err"));
-        let mut child = ByHand(
-            command(&words)
-                .stdout(Stdio::from(std::fs::File::create(&out).unwrap()))
-                .stderr(Stdio::from(std::fs::File::create(&err).unwrap()))
-                .spawn()
-                .unwrap(),
-        );
-        let said = || std::fs::read_to_string(&out).unwrap();
-        let is_ready = poll_until(BOUND, LOOK, || said().ends_with('\n').then_some(()));
-        assert!(is_ready.is_some());
-        let pid = Pid::from_raw(i32::try_from(child.0.id()).unwrap());
-        kill(pid, Signal::SIGINT).unwrap();
-        let ended = poll_until(BOUND, LOOK, || child.0.try_wait().unwrap());
-        assert_eq!(ended.unwrap().code(), Some(0));
-        let line = said();
+        let mut server = ByHand::start(rig.serve(free, free), rig.dir.path());
+        server.line();
+        assert_eq!(server.end(Signal::SIGINT).code(), Some(0));
+        let (line, told) = (server.said(), server.complained());
         let words: Vec<_> = line.trim_end().split(' ').collect();
         assert_eq!(words[..2], ["stampede", "ready"], "{line}");
         assert!(words[2].starts_with("public=127.0.0.1:"), "{line}");
         assert!(words[3].starts_with("admin=127.0.0.1:"), "{line}");
-        assert_eq!(words[4..], ["store=sqlite_fsync"], "{line}");
+        let store = format!("store={}", rig.durability());
+        assert_eq!(words[4..], [store.as_str()], "{line}");
 
-        let file = data.join("keys.toml");
-        let mode = std::fs::metadata(&file).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
-        assert_eq!(
-            std::fs::metadata(&data).unwrap().permissions().mode() & 0o777,
-            0o700
-        );
+        let mode_of = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode_of(&file), 0o600);
+        assert_eq!(mode_of(&rig.options.data), 0o700);
         let keys = std::fs::read_to_string(&file).unwrap();
         assert!(made.is_none_or(|made| made == keys), "keys were made anew");
-        let mut told = String::new();
-        std::fs::File::open(&err)
-            .unwrap()
-            .read_to_string(&mut told)
-            .unwrap();
-        let mut path = String::new();
-        write!(path, "{}", file.display()).unwrap();
-        assert!(told.contains(&path), "{told}");
-        let keys_of_it = crowd::Keys::read(&data).unwrap();
+        assert!(told.contains(file.to_str().unwrap()), "{told}");
+        let keys_of_it = crowd::Keys::read(&rig.options.data).unwrap();
         for secret in [
             &keys_of_it.admin_key,
             &keys_of_it.storefront_key,
@@ -362,11 +302,14 @@ fn the_ready_line_is_all_of_stdout_and_keys_are_made_once_and_kept_private() {
         made = Some(keys);
     }
     // Half a file of keys is told, not replaced.
-    std::fs::write(data.join("keys.toml"), "admin_key = \"0123456789abcdef\"\n").unwrap();
-    let line = refusal(&serve(&data));
+    std::fs::write(&file, "admin_key = \"0123456789abcdef\"\n").unwrap();
+    let output = run_bounded(rig.serve(free, free));
+    let told = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    let line = told.lines().last().unwrap();
     assert!(
         line.contains("keys.toml") && line.contains("remove the file to get all keys new"),
-        "{line}"
+        "{told}"
     );
 }
 

@@ -11,9 +11,13 @@ use nix::sys::signal::Signal;
 
 use crate::rig::*;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sigterm_under_load_answers_whatever_it_has_read() {
-    let mut shop = Shop::open(Rig::new(), &[("a", 1_000_000)]).await;
+on_both_stores!(
+    sigterm_under_load_answers_whatever_it_has_read,
+    a_second_signal_ends_at_once,
+);
+
+async fn sigterm_under_load_answers_whatever_it_has_read(rig: Rig) {
+    let mut shop = Shop::open(rig, &[("a", 1_000_000)]).await;
     for round in 0..3 {
         let from = shop.log.len();
         let yes = shop.count(Told::Yes);
@@ -40,9 +44,8 @@ async fn sigterm_under_load_answers_whatever_it_has_read() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_second_signal_ends_at_once() {
-    let rig = Rig::new()
+async fn a_second_signal_ends_at_once(rig: Rig) {
+    let rig = rig
         .environment("STAMPEDE_PUBLIC_BODY_READ_TIMEOUT_MS", "60000")
         .environment("STAMPEDE_PUBLIC_DRAIN_DEADLINE_MS", "600000");
     let mut shop = Shop::open(rig, &[("a", 1_000)]).await;
