@@ -181,6 +181,12 @@ impl FrontMetrics {
                 "Jobs that wait for the committer",
                 engine.queue_jobs() as u64,
             ),
+            (
+                "stampede_frozen_sales",
+                "gauge",
+                "Sales that were stopped: their books are off, or the store lost what it had acknowledged",
+                frozen_sales(engine),
+            ),
         ] {
             head(out, name, kind, help);
             line(out, name, &[], value);
@@ -256,6 +262,14 @@ fn item_units(engine: &Engine, out: &mut String) {
             line(out, "stampede_item_units", &labels, units);
         }
     }
+}
+
+fn frozen_sales(engine: &Engine) -> u64 {
+    let sales = engine.sales();
+    let frozen = sales
+        .iter()
+        .filter(|sale| sale.state() == SaleState::Frozen);
+    frozen.count() as u64
 }
 
 /// Reservations by state, over all sales in memory.

@@ -283,4 +283,5 @@ fn health_and_metrics_need_no_key(on: On) {
         );
     }
     assert!(metrics.contains("stampede_connections{listener=\"public\"}"));
+    assert!(metrics.contains("\nstampede_frozen_sales 0\n"));
 }

@@ -89,24 +89,13 @@ impl<'a> History<'a> {
             return;
         }
         let clock_ms = self.advance(&model);
-        let committed = self.commit(&batch);
+        let committed = self.node.must_commit(&batch);
         let at_ms = committed.at.unwrap().0;
         assert!(clock_ms.is_none_or(|clock_ms| clock_ms == at_ms));
         let refused = model.commit(&batch, at_ms);
         assert_eq!(committed.refused, refused, "{}", told(&batch));
         self.note_what_was_met(&batch, &refused);
         self.model = Some(model);
-    }
-
-    /// A batch that was certainly not applied is sent again.
-    fn commit(&self, batch: &Batch) -> Committed {
-        loop {
-            match self.node.commit_batch(batch) {
-                Ok(committed) => return committed,
-                Err(CommitError::NotApplied(_)) => {}
-                Err(error) => panic!("{error}"),
-            }
-        }
     }
 
     fn accept(&mut self) {
@@ -709,7 +698,7 @@ fn random_histories_end_as_the_model_says() {
 fn a_bad_network_changes_no_answer() {
     let rig = rig();
     let (proxy, config) = rig.proxied();
-    let node = Node::open(&config).unwrap();
+    let node = Node::open_when_there(&config);
     let met = RefCell::default();
     let mut random = Random(seed());
     for sale_no in 1..=12 {

@@ -19,7 +19,7 @@ use super::{Collected, definition};
 /// Whatever a test waits for is there before.
 pub const BOUND: Duration = Duration::from_secs(60);
 /// How long the store waits for an answer where a fault holds it back.
-pub const SHORT: Duration = Duration::from_millis(300);
+pub const SHORT: Duration = Duration::from_millis(500);
 /// And where nothing does.
 pub const LONG: Duration = Duration::from_secs(10);
 /// The end of a sale that does not end within a test.
@@ -134,6 +134,20 @@ impl Node {
         })
     }
 
+    /// The same; on a slow machine Redis may seem to be away at first.
+    pub fn open_when_there(config: &RedisConfig) -> Self {
+        let mut node = None;
+        until("there", || match Self::open(config) {
+            Ok(opened) => {
+                node = Some(opened);
+                true
+            }
+            Err(OpenError::Away(_)) => false,
+            Err(error) => panic!("{error}"),
+        });
+        node.unwrap()
+    }
+
     /// Runs a future to its end, which is there within the bound.
     pub fn run<T>(&self, future: impl Future<Output = T>) -> T {
         self.runtime.block_on(async {
@@ -168,6 +182,20 @@ impl Node {
         self.run(self.store.commit(batch.clone()))
     }
 
+    /// Commits a batch that is to be taken; one that was certainly not applied (a slow machine) is sent again.
+    pub fn must_commit(&self, batch: &Batch) -> Committed {
+        let mut committed = None;
+        until("taken", || match self.commit_batch(batch) {
+            Ok(taken) => {
+                committed = Some(taken);
+                true
+            }
+            Err(CommitError::NotApplied(_)) => false,
+            Err(error) => panic!("{error}"),
+        });
+        committed.unwrap()
+    }
+
     /// Sends a batch and does not wait for it.
     pub fn send(&self, batch: &Batch) -> JoinHandle<Result<Committed, CommitError>> {
         let (store, batch) = (Arc::clone(&self.store), batch.clone());
@@ -190,7 +218,7 @@ impl Node {
             Change::Publish,
             Change::Open,
         ];
-        let committed = self.commit(sale_no, changes).unwrap();
+        let committed = self.must_commit(&self.batch(sale_no, changes));
         assert_eq!(committed.refused, []);
         assert!(!committed.has_moved);
     }

@@ -21,10 +21,10 @@ impl Scene {
     fn new() -> Self {
         let rig = Rig::start();
         let (proxy, config) = rig.proxied();
-        let node = Node::open(&config).unwrap();
+        let node = Node::open_when_there(&config);
         node.open_sale(1, &[10]);
         let winner = node.batch(1, vec![one(1)]);
-        assert_eq!(node.commit_batch(&winner).unwrap().refused, []);
+        assert_eq!(node.must_commit(&winner).refused, []);
         let batch = node.batch(1, vec![one(2), one(1)]);
         Self {
             refused: vec![(1, EntryRefusal::KeyKnown(winner.entries[0].serial))],
@@ -51,7 +51,8 @@ impl Scene {
         assert_eq!((raw.item(0).reserved, raw.item(0).available), (2, 8));
         assert_eq!(raw.resv.len(), 2);
         // The line goes on.
-        assert_eq!(self.node.commit(1, vec![one(3)]).unwrap().refused, []);
+        let next = self.node.batch(1, vec![one(3)]);
+        assert_eq!(self.node.must_commit(&next).refused, []);
         assert_eq!(self.rig.raw(1).item(0).reserved, 3);
         assert_eq!(self.node.store.trouble(), None);
     }

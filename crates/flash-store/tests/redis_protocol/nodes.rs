@@ -82,7 +82,7 @@ fn a_first_that_commits_nothing_hears_of_it_by_its_heartbeat() {
 fn a_batch_of_the_dead_that_arrives_late_is_fenced() {
     let rig = Rig::start();
     let (proxy, config) = rig.proxied();
-    let first = Node::open(&config).unwrap();
+    let first = Node::open_when_there(&config);
     first.open_sale(1, &[10]);
     proxy.pause();
     let sent = first.send(&first.batch(1, vec![one(1)]));

@@ -66,7 +66,7 @@ fn a_restart_between_two_batches_moves_the_home() {
 fn a_batch_whose_reply_died_with_redis_is_applied_once() {
     let mut rig = Rig::start();
     let (proxy, config) = rig.proxied();
-    let node = Node::open(&config).unwrap();
+    let node = Node::open_when_there(&config);
     node.open_sale(1, &[10]);
     let batch = node.batch(1, vec![one(1), one(1)]);
     proxy.drop_replies(true);
@@ -90,7 +90,7 @@ fn a_batch_whose_reply_died_with_redis_is_applied_once() {
 fn a_batch_that_never_reached_the_dead_redis_is_applied_once() {
     let mut rig = Rig::start();
     let (proxy, config) = rig.proxied();
-    let node = Node::open(&config).unwrap();
+    let node = Node::open_when_there(&config);
     node.open_sale(1, &[10]);
     proxy.pause();
     let sent = node.send(&node.batch(1, vec![one(1)]));
@@ -169,10 +169,10 @@ fn a_lost_tail_freezes_the_sale() {
 fn a_lost_tail_is_found_by_a_batch_in_flight() {
     let mut rig = Rig::start();
     let (proxy, config) = rig.proxied();
-    let node = Node::open(&config).unwrap();
+    let node = Node::open_when_there(&config);
     node.open_sale(1, &[10]);
     let bytes = aof_bytes(&rig);
-    node.commit(1, vec![one(1)]).unwrap();
+    node.must_commit(&node.batch(1, vec![one(1)]));
     proxy.drop_replies(true);
     let sent = node.send(&node.batch(1, vec![one(2)]));
     until("applied, and the reply swallowed", || {
