@@ -555,10 +555,24 @@ fn sales_of(flight: &Flight, engine: &Engine, lane: SaleNo) -> Vec<Arc<Sale>> {
     sales
 }
 
+/// Whether a job changes the state of its sale.
+fn moves_gate(work: &Work) -> bool {
+    match work {
+        Work::Publish | Work::Open | Work::Pause | Work::Resume | Work::Close => true,
+        Work::Reserve { .. }
+        | Work::Transition(_)
+        | Work::ChangeStock { .. }
+        | Work::PutDraft(_)
+        | Work::Freeze(_)
+        | Work::Retire => false,
+    }
+}
+
 /// Ends a job whose change the store did not take: nothing of it is there.
 fn end_refused(engine: &Engine, sent: &Sent, why: &EntryRefusal) {
     let job = &sent.job;
-    if job.sale.gate() != SaleState::Frozen {
+    // Only what moves the gate puts it back: a later change of the same batch may have moved it rightly.
+    if moves_gate(&job.work) && job.sale.gate() != SaleState::Frozen {
         job.sale.set_gate(sent.gate_before);
     }
     let refusal = match why {

@@ -37,7 +37,7 @@ mod serials;
 pub use clock::{Clock, Reading, StoreClock, SystemClock};
 pub use committer::{Committer, Fatal};
 pub use flash_ledger::{HashKey, StateCounts};
-pub use loss::{Loss, Lost};
+pub use loss::{Loss, Losses, Lost};
 pub use recovery::Recovered;
 pub use sale::Sale;
 

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use flash_store::{AcceptError, ReservationRow, SaleContent};
+use flash_store::{AcceptError, AcceptedLoss, ReservationRow, SaleContent};
 use flash_types::{Refusal, Reservation, ReservationState, SaleId, SaleState, Serial};
 
 use crate::recovery::{Recovered, imbalances};
@@ -35,6 +35,17 @@ pub struct Loss {
     pub state: SaleState,
     /// Reservations that are gone, or back in an earlier state.
     pub lost_reservations: usize,
+    /// What else was acknowledged and is not stored so, one sentence each. The sale is paused if there is any.
+    pub differences: Vec<String>,
+}
+
+/// What a frozen sale's store lost.
+#[derive(Debug, Clone)]
+pub struct Losses {
+    /// Reservations, ascending by serial.
+    pub lost: Vec<Lost>,
+    /// What else was acknowledged and is not stored so, one sentence each.
+    pub differences: Vec<String>,
 }
 
 impl Engine {
@@ -45,10 +56,13 @@ impl Engine {
     ///
     /// # Cancel safety
     /// A read.
-    pub async fn loss(&self, sale_id: &SaleId) -> Result<Vec<Lost>, AdminRefusal> {
+    pub async fn loss(&self, sale_id: &SaleId) -> Result<Losses, AdminRefusal> {
         let sale = self.frozen(sale_id)?;
         let content = self.content(&sale).await?;
-        Ok(self.lost(&sale, content.as_ref()))
+        Ok(Losses {
+            lost: self.lost(&sale, content.as_ref()),
+            differences: self.differences(&sale, content.as_ref()),
+        })
     }
 
     /// Takes a frozen sale as the store has it, and goes on from there. The buyers of what is lost hold answers that nothing
@@ -58,7 +72,7 @@ impl Engine {
     /// `not_found`; a conflict where the sale is not frozen, or what is stored is not whole; `store_unavailable`.
     ///
     /// # Cancel safety
-    /// After the store took it, asking again answers that the sale is not frozen.
+    /// Where it was dropped after the store took it, asking again finishes it.
     pub async fn accept_loss(&self, sale_id: &SaleId, who: Who) -> Result<Loss, AdminRefusal> {
         let deadline = self.deadline();
         let sale = self.frozen(sale_id)?;
@@ -70,19 +84,25 @@ impl Engine {
             return Err(AdminRefusal::Conflict(why.into()));
         };
         let lost = self.lost(&sale, Some(&content));
+        let differences = self.differences(&sale, Some(&content));
         let named: Vec<String> = lost
             .iter()
             .take(NAMED_MAX)
             .map(|one| one.reservation.reservation_id.to_string())
             .collect();
-        let detail = format!("{} reservations lost: {}", lost.len(), named.join(" "));
+        let told = [&differences[..], &named[..]].concat().join(" ");
+        let detail = format!("{} reservations lost: {told}", lost.len());
         let note = self.note_of(&who, "sale.accept_loss", Some(sale_id), "ok", &detail);
+        let accepted = AcceptedLoss {
+            serials: [self.serials.next(), self.serials.next()],
+            note: &note,
+            lost: lost.len(),
+            ev: content.ev,
+            is_rest_whole: differences.is_empty(),
+        };
         let fresh = self.reloaded(content)?;
-        let serials = [self.serials.next(), self.serials.next()];
-        let accepted = self
-            .store
-            .accept(sale.sale_no(), serials, &note, lost.len());
-        let state = accepted.await.map_err(|error| match error {
+        let accepting = self.store.accept(sale.sale_no(), &accepted);
+        let state = accepting.await.map_err(|error| match error {
             AcceptError::Refused(why) => AdminRefusal::Conflict(why),
             AcceptError::Unavailable(why) => {
                 tracing::warn!(why, "a loss was not accepted");
@@ -98,6 +118,7 @@ impl Engine {
             sale_id: *sale_id,
             state,
             lost_reservations: lost.len(),
+            differences,
         })
     }
 
@@ -127,6 +148,43 @@ impl Engine {
         let sale = sales.pop().ok_or(Refusal::NotFound)?;
         debug_assert!(imbalances(&sale).is_empty());
         Ok(sale)
+    }
+
+    /// What was acknowledged besides reservations and is not stored so: the state before the freeze, stock, and what a
+    /// start found missing.
+    fn differences(&self, sale: &Sale, content: Option<&SaleContent>) -> Vec<String> {
+        let unlisted = self.store.unlisted_loss(sale.sale_no());
+        let mut differences: Vec<String> = unlisted.into_iter().collect();
+        let Some(content) = content else {
+            return differences;
+        };
+        let stored = match content.sale.state {
+            SaleState::Frozen => content.thaw,
+            state @ (SaleState::Draft
+            | SaleState::Published
+            | SaleState::Open
+            | SaleState::Paused
+            | SaleState::Closed) => Some(state),
+        };
+        if let (Some(told), Some(stored)) = (sale.state_before_freeze(), stored)
+            && told != stored
+        {
+            differences.push(format!(
+                "the sale was {}, stored is {};",
+                told.as_str(),
+                stored.as_str()
+            ));
+        }
+        for row in &content.sale.items {
+            let told = sale.units(row.index).stock;
+            if told != row.units.stock {
+                differences.push(format!(
+                    "the stock of {} was {told}, stored are {};",
+                    row.item, row.units.stock
+                ));
+            }
+        }
+        differences
     }
 
     /// Everything that the ledger has as committed and the store has not, or not so.

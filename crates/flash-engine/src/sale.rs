@@ -30,6 +30,8 @@ pub struct Sale {
     item_indices: HashMap<ItemId, ItemIndex>,
     state: AtomicU8,
     gate: AtomicU8,
+    /// The last state that was not frozen.
+    before_freeze: AtomicU8,
     version: AtomicU64,
     ledger: Ledger<Arc<Fate>>,
     address_rate: Rate,
@@ -105,6 +107,7 @@ impl Sale {
             item_indices,
             state: AtomicU8::new(state as u8),
             gate: AtomicU8::new(state as u8),
+            before_freeze: AtomicU8::new(state as u8),
             version: AtomicU64::new(1),
             ledger: Ledger::new(&items, hash_key),
             is_retired,
@@ -169,7 +172,16 @@ impl Sale {
         }
     }
 
+    /// Of a frozen sale the state that it was in; unknown where it began as a frozen one.
+    pub(crate) fn state_before_freeze(&self) -> Option<SaleState> {
+        let state = state_of(self.before_freeze.load(Ordering::Acquire));
+        (state != SaleState::Frozen).then_some(state)
+    }
+
     pub(crate) fn set_state(&self, state: SaleState) {
+        if state != SaleState::Frozen {
+            self.before_freeze.store(state as u8, Ordering::Release);
+        }
         // Release: pairs with `state`.
         self.state.store(state as u8, Ordering::Release);
         self.touch();

@@ -163,6 +163,73 @@ async fn a_pause_that_the_store_refuses_does_not_stick() {
     shop.won("u1", "k1", &[("a", 1)]).await;
 }
 
+/// The store says that the sale is over to a purchase that shares its batch with the closing.
+#[tokio::test(start_paused = true)]
+async fn a_purchase_refused_beside_the_closing_leaves_the_sale_closed() {
+    let shop = open().await;
+    let won = shop.won("u0", "k0", &[("a", 1)]).await;
+    shop.pass(Duration::from_millis(3_599_500)).await;
+    let late = shop.won("u1", "k1", &[("a", 1)]).await;
+    shop.store.hold();
+    let buy = |buyer: &'static str| {
+        let (engine, now) = (shop.engine.clone(), shop.now());
+        tokio::spawn(async move {
+            let request = common::purchase("s1", buyer, "k", &[("a", 1)]);
+            engine.purchase(&request, now).await
+        })
+    };
+    let first = buy("u2");
+    shop.pass(Duration::from_millis(30)).await;
+    let second = buy("u3");
+    shop.pass(Duration::from_millis(600)).await;
+    shop.store.fail_next(MemoryFault::Moved);
+    shop.store
+        .fail_next(MemoryFault::Refused(EntryRefusal::State(SaleState::Closed)));
+    shop.store.release();
+    assert!(matches!(first.await.unwrap(), Outcome::Reserved(_)));
+    assert_eq!(refusal(&second.await.unwrap()), Refusal::SaleEnded);
+    shop.pass(Duration::from_secs(1)).await;
+    let sale = shop.engine.sale(&id("s1")).unwrap();
+    assert_eq!(sale.state(), SaleState::Closed);
+    stands(&shop.confirm(late.reservation_id, "p1").await);
+    assert_eq!(
+        shop.state(won.reservation_id).await,
+        ReservationState::Expired
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_loss_of_more_than_reservations_is_told_and_the_sale_comes_back_paused() {
+    let shop = open().await;
+    let before = shop.store.snapshot();
+    let key = id("top-up-1");
+    let applied = shop
+        .engine
+        .change_stock(&id("s1"), &id("a"), &key, 5, "more", who())
+        .await;
+    assert_eq!(applied, Ok(5));
+    shop.store.restore(&before);
+    shop.store.fail_next(MemoryFault::Frozen {
+        reason: "lost".into(),
+        is_known: true,
+    });
+    assert_eq!(
+        refusal(&shop.buy("u1", "k1", &[("a", 1)]).await),
+        Refusal::SaleFrozen
+    );
+    let losses = shop.engine.loss(&id("s1")).await.unwrap();
+    assert_eq!(losses.lost.len(), 0);
+    assert_eq!(
+        losses.differences,
+        ["the stock of a was 15, stored are 10;"]
+    );
+    let accepted = shop.engine.accept_loss(&id("s1"), who()).await.unwrap();
+    assert_eq!(accepted.state, SaleState::Paused);
+    assert_eq!(shop.units(0), [0, 10, 0, 0]);
+    shop.command(SaleCommand::Resume).await;
+    shop.won("u1", "k1", &[("a", 1)]).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_freeze_by_the_store_tells_what_is_known() {
     for is_known in [true, false] {
@@ -239,8 +306,9 @@ async fn a_loss_is_listed_exactly_and_the_sale_goes_on_from_what_is_stored() {
     let unknown = shop.buy("u4", "k4", &[("a", 1)]).await;
     assert!(matches!(unknown, Outcome::Unknown(_)), "{unknown:?}");
 
-    let listed: Vec<_> = shop.engine.loss(&id("s1")).await.unwrap();
-    let listed: Vec<_> = listed
+    let losses = shop.engine.loss(&id("s1")).await.unwrap();
+    let listed: Vec<_> = losses
+        .lost
         .iter()
         .map(|one| {
             let told = &one.reservation;

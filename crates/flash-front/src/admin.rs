@@ -180,13 +180,15 @@ async fn loss(call: &Call<'_>, name: &str) -> Result<Reply, Problem> {
     admin(call, Role::Operator, "sale.loss", Some(&sale_id))?;
     let query = Query::parse(call.parts.uri.query(), &["cursor", "limit"])?;
     let (after, limit) = (query.cursor()?, query.limit()?);
-    let mut items = call.engine().loss(&sale_id).await.map_err(refused)?;
+    let losses = call.engine().loss(&sale_id).await.map_err(refused)?;
+    let (mut items, differences) = (losses.lost, losses.differences);
     items.retain(|one| one.reservation.reservation_id.serial.0 > after);
     let is_more = items.len() > limit;
     items.truncate(limit);
     let last = items.last().filter(|_| is_more);
     let next_cursor = last.map(|last| last.reservation.reservation_id.serial.0.to_string());
-    Reply::of(StatusCode::OK, &PageView { items, next_cursor })
+    let page = json!({"items": items, "differences": differences, "next_cursor": next_cursor});
+    Reply::of(StatusCode::OK, &page)
 }
 
 fn sales(call: &Call<'_>) -> Result<Reply, Problem> {

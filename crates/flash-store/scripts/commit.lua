@@ -35,7 +35,7 @@ local CHUNK = 4000
 -- ---- the batch as a whole
 
 local meta = call('HMGET', META, 'home', 'gen', 'state', 'starts_ms', 'ends_ms', 'window_ms', 'clock_ms', 'ev',
-    'n_resv', 'n_key', 'n_buyer', 'n_ref', 'n_note', 'retired')
+    'n_resv', 'n_key', 'n_buyer', 'n_ref', 'n_note', 'retired', 'grace_ms')
 local sizes = {call('HLEN', RESV), call('HLEN', KEY), call('HLEN', BUYER), call('HLEN', REF), call('XLEN', NOTE),
     call('XLEN', EV)}
 local mine = call('HGET', W, node)
@@ -67,6 +67,8 @@ if seq ~= my_seq + 1 then return {'LOST', '0', meta[8], tostring(my_seq)} end
 local gen, state = meta[2], meta[3]
 local starts_ms, ends_ms, window_ms = tonumber(meta[4]), tonumber(meta[5]), tonumber(meta[6])
 local retired = meta[14]
+-- Set when Redis came back: until then nobody is told that it was too late to pay.
+local grace_ms = tonumber(meta[15] or '0')
 local time = call('TIME')
 local now = math.max(tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000), tonumber(meta[7]))
 local now_text = string.format('%.0f', now)
@@ -394,7 +396,7 @@ local function give_back(a, to)
     if not record then return 'STALE:reservation' end
     local facts, list = facts_of(record), pairs_at(a + 2)
     if facts.state ~= 'r' or not are_all(facts, list) then return 'STALE:state' end
-    if to == 'e' and tonumber(facts.expires) > now then return 'EARLY:' end
+    if to == 'e' and math.max(tonumber(facts.expires), grace_ms) > now then return 'EARLY:' end
     for _, line in ipairs(list) do
         local item, field = item_of(line[1]), facts.buyer .. '|' .. line[1]
         item.reserved = item.reserved - line[2]

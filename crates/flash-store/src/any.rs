@@ -4,9 +4,9 @@ use flash_types::{BuyerId, Durability, IdempotencyKey, PaymentRef, SaleNo, SaleS
 
 use crate::sqlite::SqliteStore;
 use crate::{
-    AcceptError, AdminNote, Batch, CommitError, Committed, DecisionRow, ItemRow, Lanes, Loaded,
-    MemoryStore, OpenError, Page, ReadError, RedisStore, ReservationFilter, ReservationRow,
-    SaleContent, Store, Trouble,
+    AcceptError, AcceptedLoss, AdminNote, Batch, CommitError, Committed, DecisionRow, ItemRow,
+    Lanes, Loaded, MemoryStore, OpenError, Page, ReadError, RedisStore, ReservationFilter,
+    ReservationRow, SaleContent, Store, Trouble,
 };
 
 /// One of the stores; every call goes to it.
@@ -58,14 +58,22 @@ impl AnyStore {
     pub async fn accept(
         &self,
         sale_no: SaleNo,
-        serials: [Serial; 2],
-        note: &AdminNote,
-        lost: usize,
+        loss: &AcceptedLoss<'_>,
     ) -> Result<SaleState, AcceptError> {
         match self {
-            Self::Redis(store) => store.accept(sale_no, serials, note, lost).await,
-            Self::Memory(store) => store.accept(sale_no, serials[1], note),
+            Self::Redis(store) => store.accept(sale_no, loss).await,
+            Self::Memory(store) => {
+                store.accept(sale_no, loss.serials[1], loss.note, loss.is_rest_whole)
+            }
             Self::Sqlite(_) => Err(AcceptError::Refused(EMBEDDED.into())),
+        }
+    }
+
+    /// What a start found missing of a sale, which nobody can list any more.
+    pub fn unlisted_loss(&self, sale_no: SaleNo) -> Option<String> {
+        match self {
+            Self::Redis(store) => store.unlisted_loss(sale_no),
+            Self::Sqlite(_) | Self::Memory(_) => None,
         }
     }
 }

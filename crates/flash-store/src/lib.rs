@@ -101,6 +101,21 @@ pub enum Trouble {
     Final(String),
 }
 
+/// What an operator accepts as lost, and what it was judged by.
+#[derive(Debug, Clone, Copy)]
+pub struct AcceptedLoss<'a> {
+    /// Numbers for the event and the note; both new, ascending.
+    pub serials: [Serial; 2],
+    /// The line of the admin log.
+    pub note: &'a AdminNote,
+    /// Reservations that are lost.
+    pub lost: usize,
+    /// The last event of the content that was read.
+    pub ev: u64,
+    /// State and stock are as they were acknowledged. Else an open sale comes back paused.
+    pub is_rest_whole: bool,
+}
+
 /// Why a loss was not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AcceptError {

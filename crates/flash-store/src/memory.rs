@@ -103,6 +103,8 @@ impl MemoryStore {
         let reservations = state.reservations.values();
         let decisions = state.decisions.values();
         Some(SaleContent {
+            ev: 0,
+            thaw: None,
             reservations: reservations
                 .filter(|row| row.sale_no == sale_no)
                 .cloned()
@@ -121,6 +123,7 @@ impl MemoryStore {
         sale_no: SaleNo,
         number: Serial,
         note: &AdminNote,
+        is_same: bool,
     ) -> Result<SaleState, AcceptError> {
         let mut state = self.state.lock();
         state.notes.push((number.0, note.clone()));
@@ -128,6 +131,9 @@ impl MemoryStore {
         let sale = sale.ok_or_else(|| AcceptError::Refused("it is not there".into()))?;
         if sale.state == SaleState::Frozen {
             sale.state = SaleState::Open;
+        }
+        if !is_same && sale.state == SaleState::Open {
+            sale.state = SaleState::Paused;
         }
         Ok(sale.state)
     }

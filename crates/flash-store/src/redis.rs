@@ -29,9 +29,9 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 use crate::{
-    AcceptError, AdminNote, Batch, Change, CommitError, Committed, DecisionRow, ItemRow, Loaded,
-    NotApplied, OpenError, Opened, Page, ReadError, ReservationFilter, ReservationRow, SaleContent,
-    SaleRow, Store, Trouble,
+    AcceptError, AcceptedLoss, AdminNote, Batch, Change, CommitError, Committed, DecisionRow,
+    ItemRow, Loaded, NotApplied, OpenError, Opened, Page, ReadError, ReservationFilter,
+    ReservationRow, SaleContent, SaleRow, Store, Trouble,
 };
 use keys::{NODES, NOTE, SALES, START, STORE, SaleKeys};
 use lane::{Attested, Lane, Lanes, Place, Scripts, not_applied};
@@ -53,6 +53,8 @@ const BEATS_PER_LOOK: u32 = 5;
 /// Orders of retired sales that are kept.
 const ORDERS_MAX: usize = 16;
 
+const FENCED: &str = "another process has taken over from this node";
+const GONE: &str = "keys of the sale are gone from Redis: there is nothing to go on with; restore its append-only file";
 const EMPTIED: &str = "this Redis was emptied, or is another one than at the start";
 
 /// How the store is configured.
@@ -81,6 +83,8 @@ pub struct RedisStore {
     orders: Mutex<HashMap<SaleNo, Order>>,
     /// What was loaded at the start, until it is handed over.
     loaded: Mutex<Vec<SaleContent>>,
+    /// What was found missing at the start, by sale.
+    unlisted: Mutex<HashMap<SaleNo, String>>,
     stop: watch::Sender<bool>,
     /// `None` once dropped.
     runtime: Option<Runtime>,
@@ -91,6 +95,7 @@ struct Found {
     shared: Shared,
     lanes: HashMap<SaleNo, Arc<Lane>>,
     loaded: Vec<SaleContent>,
+    unlisted: HashMap<SaleNo, String>,
     last_at: Timestamp,
 }
 
@@ -138,6 +143,7 @@ impl RedisStore {
             lanes: Mutex::new(found.lanes),
             orders: Mutex::default(),
             loaded: Mutex::new(found.loaded),
+            unlisted: Mutex::new(found.unlisted),
             stop,
             runtime: Some(runtime),
         };
@@ -188,71 +194,113 @@ impl RedisStore {
     }
 
     /// Takes a frozen sale as it is stored: this Redis is its home from now on, and the sale leaves the freeze. Gives its
-    /// state. `serials` number the event and the note; both must be new and ascend.
+    /// state. A store that came back whole, from before the freeze, is taken as well.
     ///
     /// # Errors
     /// [`AcceptError`] says whether to ask again.
     ///
     /// # Cancel safety
-    /// Dropping it leaves open whether it was done; asking again tells.
+    /// Dropping it leaves open whether it was done; asking again gives the same answer.
     pub async fn accept(
         &self,
         sale_no: SaleNo,
-        serials: [Serial; 2],
-        note: &AdminNote,
-        lost: usize,
+        loss: &AcceptedLoss<'_>,
     ) -> Result<SaleState, AcceptError> {
-        let away = |error: &dyn std::fmt::Display| AcceptError::Unavailable(error.to_string());
-        let lane = self.lane(sale_no).map_err(|error| away(&error))?;
-        let mut link = self.shared.link().await.map_err(|error| away(&error))?;
+        let lane = self.lane(sale_no).map_err(away)?;
+        let mut link = self.shared.link().await.map_err(away)?;
+        let words = self.call_accept(&lane, &mut link, loss).await?;
+        if words.first().map(String::as_str) != Some("NOTFROZEN") {
+            return self.accepted(&lane, &link, &words);
+        }
+        // Restored from before the freeze: taken if nothing that was acknowledged is missing, else frozen again by this.
+        let (epoch, seq, ev) = lane.numbers();
+        let run_id = link.run_id.clone();
+        let said = self
+            .shared
+            .attest(&mut link.connection, &lane.keys, &run_id, (epoch, seq, ev))
+            .await;
+        match said.map_err(away)? {
+            // A new epoch, since what was on its way at the freeze may be among what came back.
+            Attested::Passed => {
+                let joined = self.shared.join(&mut link.connection, &lane.keys).await;
+                let joined = joined.map_err(away)?;
+                lane.reset(Place::at(&run_id, joined.epoch, joined.ev));
+                self.shared.acknowledge(sale_no, joined.ev);
+                let state = words.get(1).and_then(|state| SaleState::parse(state));
+                state.ok_or_else(|| away("a state that there is not"))
+            }
+            // Frozen there too by this, which is one more event and changes nothing of what was read.
+            Attested::Behind { ev } if ev == loss.ev => {
+                let frozen = AcceptedLoss {
+                    ev: ev + 1,
+                    ..*loss
+                };
+                let words = self.call_accept(&lane, &mut link, &frozen).await?;
+                self.accepted(&lane, &link, &words)
+            }
+            Attested::Behind { .. } => Err(away("the sale changed while it was read: ask again")),
+            Attested::Fenced => Err(AcceptError::Refused(FENCED.into())),
+            Attested::Gone => Err(AcceptError::Refused(GONE.into())),
+        }
+    }
+
+    async fn call_accept(
+        &self,
+        lane: &Lane,
+        link: &mut Link,
+        loss: &AcceptedLoss<'_>,
+    ) -> Result<Vec<String>, AcceptError> {
         let arguments = [
-            lane.epoch().to_string(),
-            serials[0].0.to_string(),
-            serials[1].0.to_string(),
-            wire::note_text(note),
-            lost.to_string(),
+            link.run_id.clone(),
+            self.shared.node.clone(),
+            lane.numbers().0.to_string(),
+            loss.serials[0].0.to_string(),
+            loss.serials[1].0.to_string(),
+            wire::note_text(loss.note),
+            loss.lost.to_string(),
+            loss.ev.to_string(),
+            u8::from(loss.is_rest_whole).to_string(),
         ];
-        let keys = &lane.keys;
-        let words = Shared::run(
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        Shared::run(
             &mut link.connection,
             &self.shared.scripts.accept,
-            &keys.all(),
-            &[
-                &link.run_id,
-                &self.shared.node,
-                &arguments[0],
-                &arguments[1],
-                &arguments[2],
-                &arguments[3],
-                &arguments[4],
-            ],
+            &lane.keys.all(),
+            &arguments,
         )
         .await
-        .map_err(|error| match error.code() {
-            // Before its first write: asking again does not help.
-            Some("WRONGTYPE") => AcceptError::Refused(format!(
-                "keys of the sale are not what they were: {error}; restore its append-only file"
-            )),
-            _ => away(&error),
-        })?;
-        let refused = |why: &str| Err(AcceptError::Refused(why.into()));
+        .map_err(|error| match error.to_string() {
+            // Somebody else wrote a key: asking again does not help.
+            text if text.contains("WRONGTYPE") => AcceptError::Refused(format!("{text}: {GONE}")),
+            text => AcceptError::Unavailable(text),
+        })
+    }
+
+    fn accepted(
+        &self,
+        lane: &Lane,
+        link: &Link,
+        words: &[String],
+    ) -> Result<SaleState, AcceptError> {
         match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
             ["OK", epoch, ev, _, state] => {
-                let number = |text: &str| text.parse::<u64>().map_err(|error| away(&error));
+                let number = |text: &str| text.parse::<u64>().map_err(away);
                 let (epoch, ev) = (number(epoch)?, number(ev)?);
                 lane.reset(Place::at(&link.run_id, epoch, ev));
-                self.shared.acknowledge(sale_no, ev);
-                SaleState::parse(state).ok_or_else(|| away(&format!("the state {state:?}")))
+                self.shared.acknowledge(lane.sale_no, ev);
+                self.unlisted.lock().remove(&lane.sale_no);
+                SaleState::parse(state).ok_or_else(|| away("a state that there is not"))
             }
-            ["NOTFROZEN", state] => refused(&format!(
-                "Redis has the sale as {state}, not frozen: restart to take it as it is"
-            )),
-            ["FENCED"] => refused("another process runs as this node"),
-            ["GONE"] => refused(
-                "keys of the sale are gone from Redis: there is nothing to go on with; restore its append-only file",
-            ),
-            _ => Err(away(&unexpected("accept", &words))),
+            ["MOVED"] => Err(away("the sale changed while it was read: ask again")),
+            ["FENCED"] => Err(AcceptError::Refused(FENCED.into())),
+            ["GONE"] => Err(AcceptError::Refused(GONE.into())),
+            _ => Err(away(unexpected("accept", words))),
         }
+    }
+
+    /// What a start found missing of a sale, which nobody can list any more.
+    pub fn unlisted_loss(&self, sale_no: SaleNo) -> Option<String> {
+        self.unlisted.lock().get(&sale_no).cloned()
     }
 
     fn lane(&self, sale_no: SaleNo) -> Result<Arc<Lane>, ReadError> {
@@ -573,6 +621,10 @@ fn unavailable(why: String) -> CommitError {
     CommitError::NotApplied(NotApplied::Unavailable(why))
 }
 
+fn away(error: impl std::fmt::Display) -> AcceptError {
+    AcceptError::Unavailable(error.to_string())
+}
+
 /// Runs a future on a runtime and waits for it, from a thread that may or may not serve another runtime; `None` if it
 /// panicked.
 fn wait<T: Send + 'static>(
@@ -731,16 +783,27 @@ async fn load_all(shared: Shared, link: &mut Link) -> Result<(Found, u64), OpenE
         shared,
         lanes: HashMap::new(),
         loaded: Vec::new(),
+        unlisted: HashMap::new(),
         last_at: Timestamp(0),
     };
     let noted = load::last_note(&mut link.connection, NOTE).await;
     let mut greatest_serial = noted.map_err(failed)?;
     let (mut absent, mut missing) = (Vec::new(), Vec::new());
+    let mut beaten_at = Instant::now();
     for sale in &listed {
+        // Many sales take their time: nobody must take this node for dead meanwhile.
+        if beaten_at.elapsed() > BEAT_INTERVAL {
+            let beat = found.shared.beat(&mut link.connection, false).await;
+            beat.map_err(away)?;
+            beaten_at = Instant::now();
+        }
         let loaded = load_sale(sale, &found.shared, link).await;
         let sale_keys = SaleKeys::of(&sale.sale_id);
         match loaded.map_err(|error| failed(error.of(&sale.sale_id)))? {
-            Some((place, content, clock_ms)) => {
+            Some((place, content, clock_ms, missing)) => {
+                if let Some(missing) = missing {
+                    found.unlisted.insert(sale.sale_no, missing);
+                }
                 found.last_at = found.last_at.max(Timestamp(clock_ms));
                 if let Some(row) = content.reservations.last() {
                     greatest_serial = greatest_serial.max(row.serial.0);
@@ -794,7 +857,7 @@ async fn load_sale(
     sale: &Listed,
     shared: &Shared,
     link: &mut Link,
-) -> Result<Option<(Place, SaleContent, i64)>, LoadError> {
+) -> Result<Option<(Place, SaleContent, i64, Option<String>)>, LoadError> {
     let keys = SaleKeys::of(&sale.sale_id);
     let connection = &mut link.connection;
     if load::sale(connection, &keys).await?.is_none() {
@@ -802,12 +865,17 @@ async fn load_sale(
     }
     let joined = shared.join(connection, &keys).await?;
     let acked = shared.witness.event(sale.sale_no).unwrap_or(0);
+    let mut missing = None;
     if joined.home != link.run_id || joined.ev < acked {
         let numbers = (joined.epoch, 0, acked);
         let said = shared
             .attest(connection, &keys, &link.run_id, numbers)
             .await?;
         if said != Attested::Passed {
+            missing = Some(format!(
+                "events {} to {acked} were acknowledged before this start and are gone; what they were is not known here",
+                joined.ev + 1
+            ));
             tracing::error!(sale = %sale.sale_id, acked, there = joined.ev, "Redis lost events that were acknowledged: the sale is frozen");
         }
     }
@@ -822,6 +890,8 @@ async fn load_sale(
                 return Ok(None);
             };
             let content = SaleContent {
+                ev: sizes.ev,
+                thaw: sizes.thaw,
                 sale: SaleRow {
                     state: SaleState::Frozen,
                     ..row
@@ -841,7 +911,7 @@ async fn load_sale(
             .await?;
     }
     let place = Place::at(&link.run_id, joined.epoch, ev);
-    Ok(Some((place, content, clock_ms)))
+    Ok(Some((place, content, clock_ms, missing)))
 }
 
 /// Says that this node lives until it is told to stop, keeps the clock, and looks what the server promises.

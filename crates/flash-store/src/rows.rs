@@ -90,6 +90,10 @@ pub struct DecisionRow {
 pub struct SaleContent {
     /// Plan, state, counters.
     pub sale: SaleRow,
+    /// The last event that is in it.
+    pub ev: u64,
+    /// Of a frozen sale the state before.
+    pub thaw: Option<SaleState>,
     /// Ascending by serial.
     pub reservations: Vec<ReservationRow>,
     /// In no order.

@@ -103,9 +103,14 @@ impl<'a> History<'a> {
         let serials = [self.node.serial(), self.node.serial()];
         let note = note("taken as it is");
         let sale_no = SaleNo(self.sale_no);
-        let accepted = self
-            .node
-            .run(self.node.store.accept(sale_no, serials, &note, 3));
+        let loss = AcceptedLoss {
+            serials,
+            note: &note,
+            lost: 3,
+            ev: self.rig.meta(self.sale_no, "ev").parse().unwrap(),
+            is_rest_whole: true,
+        };
+        let accepted = self.node.run(self.node.store.accept(sale_no, &loss));
         assert_eq!(accepted.unwrap(), model.thaws_to.unwrap());
         let at_ms = self.rig.meta(self.sale_no, "clock_ms").parse().unwrap();
         assert!(at_ms >= model.clock_ms, "the clock goes on");
@@ -680,6 +685,8 @@ fn random_histories_end_as_the_model_says() {
         let rows = next.loaded.reservations.iter();
         let decisions = next.loaded.decisions.iter();
         model.must_be_read_as(&SaleContent {
+            ev: 0,
+            thaw: None,
             sale: sale.clone(),
             reservations: rows
                 .filter(|row| row.sale_no == sale.sale_no)
@@ -723,30 +730,14 @@ fn a_bad_network_changes_no_answer() {
 
 #[test]
 fn the_largest_batch_fits() {
+    const JOBS: u64 = bounds::REDIS_BATCH_JOBS_MAX as u64;
     let rig = rig();
     let node = rig.open();
-    let mut definition = plan(1, &[20_000; bounds::LINES_MAX]);
-    definition.payment_window_s = 300;
-    let changes = vec![
-        Change::PutDraft {
-            definition: Box::new(definition.clone()),
-        },
-        Change::Publish,
-        Change::Open,
-    ];
-    let batch = node.batch(1, changes);
-    let mut model = Model::new(1, batch.entries[0].serial.0, &definition);
-    let mut send = |batch: &Batch| {
-        let committed = node.commit_batch(batch).unwrap();
-        assert_eq!(committed.refused, []);
-        assert_eq!(model.commit(batch, committed.at.unwrap().0), []);
-        model.must_lie_in(&rig.raw(1));
-    };
-    send(&batch);
+    node.open_sale(1, &[20_000; bounds::LINES_MAX]);
     let units: Vec<(u16, u32)> = (0..bounds::LINES_MAX as u16)
         .map(|item| (item, 1))
         .collect();
-    let reserves = (0..bounds::REDIS_BATCH_JOBS_MAX as u64).map(|number| {
+    let reserves = (0..JOBS).map(|number| {
         let mut change = reserve(number, &units);
         if let Change::Reserve { buyer, .. } = &mut change {
             *buyer = BuyerId::parse(&format!("{number:064}")).unwrap();
@@ -754,7 +745,7 @@ fn the_largest_batch_fits() {
         change
     });
     let reserves = node.batch(1, reserves.collect());
-    send(&reserves);
+    assert_eq!(node.must_commit(&reserves).refused, []);
     let serials = reserves.entries.iter().map(|entry| entry.serial);
     let confirms = serials
         .enumerate()
@@ -764,5 +755,20 @@ fn the_largest_batch_fits() {
             is_late: false,
             units: deltas(&units),
         });
-    send(&node.batch(1, confirms.collect()));
+    let confirms = node.batch(1, confirms.collect());
+    assert_eq!(node.must_commit(&confirms).refused, []);
+    let raw = rig.raw(1);
+    assert_eq!(raw.buyer.len() as u64, JOBS * bounds::LINES_MAX as u64);
+    assert!(raw.buyer.values().all(|units| units == "1"));
+    for event in &raw.ev[1..] {
+        assert_eq!(event.lines.len() as u64, JOBS);
+    }
+    // Read back, held against its own sizes and without contradictions.
+    let content = node.run(node.store.content(SaleNo(1))).unwrap().unwrap();
+    let is_sold = |item: &ItemRow| item.units.sold == JOBS && item.units.imbalance() == 0;
+    assert!(content.sale.items.iter().all(is_sold));
+    assert_eq!(content.reservations.len() as u64, JOBS);
+    assert_eq!(content.decisions.len() as u64, JOBS);
+    let lines = content.reservations.iter().map(|row| row.lines.len());
+    assert!(lines.min() == Some(bounds::LINES_MAX));
 }

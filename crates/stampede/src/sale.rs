@@ -111,6 +111,10 @@ fn loss(client: &mut AdminClient, id: &str) -> anyhow::Result<Vec<String>> {
     loop {
         let path = format!("/v1/admin/sales/{id}/loss?limit=200{cursor}");
         let page = client.call("GET", &path, None)?;
+        if lines.is_empty() {
+            let more = page["differences"].as_array().into_iter().flatten();
+            lines.extend(more.map(|what| json!({"difference": what}).to_string()));
+        }
         let items = page["items"].as_array().into_iter().flatten();
         lines.extend(items.map(Value::to_string));
         match page["next_cursor"].as_str() {
@@ -127,11 +131,28 @@ fn accept_loss(client: &mut AdminClient, id: &str, list: Option<&Path>) -> anyho
     let file = list.unwrap_or(Path::new(&default));
     let mut text = lines.join("\n");
     text.push('\n');
+    // An older list may be all that is left of an older loss. What is no file (a terminal, /dev/null) holds none.
+    if file.is_file() {
+        bail!(
+            "{} is there already, and may be the list of an older loss: --list names another file",
+            file.display()
+        );
+    }
     std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
     let path = format!("/v1/admin/sales/{id}/accept-loss");
-    let done = client.call("POST", &path, Some(&json!({})))?;
+    // The list stays whatever comes of it: an answer may be lost after the loss was accepted.
+    let done = client
+        .call("POST", &path, Some(&json!({})))
+        .with_context(|| format!("what is lost is listed in {}", file.display()))?;
+    let differences = done["differences"].as_array().into_iter().flatten();
+    let differences: Vec<&str> = differences.filter_map(Value::as_str).collect();
+    let more = if differences.is_empty() {
+        String::new()
+    } else {
+        format!(", and: {}", differences.join(" "))
+    };
     say(&format!(
-        "{id} is {}: {} reservations are lost, listed in {}",
+        "{id} is {}: {} reservations are lost{more}, listed in {}",
         done["state"].as_str().unwrap_or("frozen"),
         done["lost_reservations"],
         file.display()

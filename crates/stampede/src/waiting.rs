@@ -2,18 +2,20 @@
 //!
 //! A thread that answers one short question at a time; the real admin port takes its place once there is a store.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde_json::json;
 
-/// A caller that sends or takes nothing for so long is left.
+/// A caller that has not sent its question by then is left: nobody may keep the real port waiting.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// A caller that sends nothing is looked at so often.
+const READ_TIMEOUT: Duration = Duration::from_millis(50);
 /// How often the thread looks whether it is to end.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 const HEAD_BYTES_MAX: usize = 8 * 1024;
@@ -71,14 +73,20 @@ impl Drop for Waiting {
 
 fn answer(mut caller: TcpStream, why: &str) -> std::io::Result<()> {
     caller.set_nonblocking(false)?;
-    caller.set_read_timeout(Some(PATIENCE))?;
+    let until = Instant::now() + PATIENCE;
+    caller.set_read_timeout(Some(READ_TIMEOUT))?;
     caller.set_write_timeout(Some(PATIENCE))?;
     let mut head = Vec::new();
     let mut bytes = [0; 1_024];
     while !head.windows(4).any(|end| end == b"\r\n\r\n") && head.len() < HEAD_BYTES_MAX {
-        match caller.read(&mut bytes)? {
-            0 => break,
-            read => head.extend_from_slice(&bytes[..read]),
+        if Instant::now() > until {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        match caller.read(&mut bytes) {
+            Ok(0) => break,
+            Ok(read) => head.extend_from_slice(&bytes[..read]),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(error) => return Err(error),
         }
     }
     let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();

@@ -260,6 +260,8 @@ pub(super) struct LostReservation {
 #[derive(Serialize, ToSchema)]
 pub(super) struct LossPage {
     items: Vec<LostReservation>,
+    /// What else was acknowledged and is not stored so, one sentence each
+    differences: Vec<String>,
     #[schema(required)]
     next_cursor: Option<String>,
 }
@@ -271,6 +273,8 @@ pub(super) struct AcceptedLoss {
     /// Where it stands now
     state: String,
     lost_reservations: u64,
+    /// What else was acknowledged and is not stored so; the sale is paused if there is any
+    differences: Vec<String>,
 }
 
 /// One admin command.

@@ -239,7 +239,9 @@ impl Told {
             "sale.frozen" if state_before != Some("frozen") => self.thaw = state_before,
             "sale.thawed" => {
                 let before = self.thaw.take();
-                if before != self.state() {
+                // An open sale may come back paused, for somebody to look at it.
+                let is_paused = (before, self.state()) == (Some("open"), Some("paused"));
+                if before != self.state() && !is_paused {
                     let detail = format!(
                         "event {} (sale.thawed) makes the sale {}, before its freeze it was {}",
                         event.serial,

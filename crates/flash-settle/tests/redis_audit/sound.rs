@@ -129,7 +129,15 @@ impl Sound {
         );
         let serials_of_two = [node.serial(), node.serial()];
         let note = note("as it is");
-        let accepted = node.store.accept(SaleNo(4), serials_of_two, &note, 0);
+        let content = node.run(node.store.content(SaleNo(4))).unwrap().unwrap();
+        let loss = AcceptedLoss {
+            serials: serials_of_two,
+            note: &note,
+            lost: 0,
+            ev: content.ev,
+            is_rest_whole: true,
+        };
+        let accepted = node.store.accept(SaleNo(4), &loss);
         assert_eq!(node.run(accepted).unwrap(), SaleState::Open);
         commit(&node, 0, vec![Change::Note(note)]);
         node.run(node.store.close());

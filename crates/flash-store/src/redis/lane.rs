@@ -111,9 +111,12 @@ impl Lane {
         *self.place.lock() = Some(place);
     }
 
-    /// Its epoch; 0 where it never joined, or a batch was given up half way.
-    pub fn epoch(&self) -> u64 {
-        self.place.lock().as_ref().map_or(0, |place| place.epoch)
+    /// Epoch, last acknowledged batch and event; zeros where it never joined, or a batch was given up half way.
+    pub fn numbers(&self) -> (u64, u64, u64) {
+        let place = self.place.lock();
+        place
+            .as_ref()
+            .map_or((0, 0, 0), |place| (place.epoch, place.seq, place.ev))
     }
 
     /// Its first batch is there; `true` too while one is in flight.
@@ -129,6 +132,14 @@ impl Lane {
         };
         let result = self.settle(shared, batch, &mut place).await;
         shared.is_well(self.sale_no);
+        if batch
+            .entries
+            .iter()
+            .any(|entry| entry.change == crate::Change::Retire)
+        {
+            // Hardly anything comes after it; whatever does connects anew.
+            place.link = None;
+        }
         *self.place.lock() = Some(place);
         result
     }
@@ -335,10 +346,17 @@ fn judged(error: &RedisError) -> Attempt {
             | "CLUSTERDOWN" | "TRYAGAIN" | "BUSY" | "MOVED" | "ASK" | "NOAUTH" | "NOPERM"
             | "NOSCRIPT",
         ) => Attempt::Without(not_applied(error)),
+        // Redis kills a script only before its first write, and runs none that it does not know.
+        Some(_) if is_before_any_write(error) => Attempt::Without(not_applied(error)),
         // From inside of the script, which may have written already.
         Some(_) => Attempt::Broken(format!("the script failed: {error}")),
         None => Attempt::Unknown(error.to_string()),
     }
+}
+
+fn is_before_any_write(error: &RedisError) -> bool {
+    let detail = error.detail().unwrap_or_default();
+    detail.contains("Script killed by user") || detail.contains("unknown command")
 }
 
 /// What is told of an error that left nothing behind.

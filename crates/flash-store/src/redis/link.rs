@@ -268,7 +268,7 @@ impl Linker {
         let durability = match settings {
             Ok(settings) => durability_of(&settings),
             // A server that hides its settings is trusted with the least that it could mean.
-            Err(error) if error.code().is_some() => Durability::RedisMemory,
+            Err(error) if is_hidden(&error) => Durability::RedisMemory,
             Err(error) => return Err(away(error)),
         };
         if rank(durability) < rank(self.durability_min) {
@@ -286,6 +286,14 @@ impl Linker {
             durability,
         })
     }
+}
+
+/// The server does not tell its settings to this user, or to nobody.
+fn is_hidden(error: &RedisError) -> bool {
+    let is_unknown = error
+        .detail()
+        .is_some_and(|detail| detail.contains("unknown command"));
+    error.code() == Some("NOPERM") || is_unknown
 }
 
 /// The settings that a level needs.

@@ -129,6 +129,7 @@ pub async fn sale(
         note: number("n_note")?,
         ev: number("ev")?,
         clock_ms: number("clock_ms")?,
+        thaw: meta.get("thaw").and_then(|state| SaleState::parse(state)),
     };
     Ok(Some((row, sizes)))
 }
@@ -143,6 +144,8 @@ pub struct Sizes {
     pub note: u64,
     pub ev: u64,
     pub clock_ms: u64,
+    /// The state before a freeze.
+    pub thaw: Option<SaleState>,
 }
 
 impl Sizes {
@@ -278,6 +281,8 @@ pub async fn content(
         check(&sale, &rows, &decided)?;
     }
     let content = SaleContent {
+        ev: sizes.ev,
+        thaw: sizes.thaw,
         sale,
         reservations: rows,
         decisions: decided,

@@ -260,7 +260,9 @@ impl Shared {
         run_id: &str,
         (epoch, seq, ev): (u64, u64, u64),
     ) -> Result<Attested, RedisError> {
-        let numbers = [epoch, seq, ev, self.own_serial()].map(|number| number.to_string());
+        let grace_ms = bounds::RESTART_GRACE.as_millis() as u64;
+        let numbers =
+            [epoch, seq, ev, self.own_serial(), grace_ms].map(|number| number.to_string());
         let words = Self::run(
             connection,
             &self.scripts.attest,
@@ -272,6 +274,7 @@ impl Shared {
                 &numbers[1],
                 &numbers[2],
                 &numbers[3],
+                &numbers[4],
             ],
         )
         .await?;

@@ -7,9 +7,20 @@ use crate::common::redis::*;
 use crate::{is_frozen, note, one};
 
 fn accept(node: &Node, sale_no: u32) -> Result<SaleState, AcceptError> {
-    let serials = [node.serial(), node.serial()];
-    let accepting = &note("lost and taken");
-    node.run(node.store.accept(SaleNo(sale_no), serials, accepting, 2))
+    accept_as(node, sale_no, true)
+}
+
+fn accept_as(node: &Node, sale_no: u32, is_rest_whole: bool) -> Result<SaleState, AcceptError> {
+    let content = node.run(node.store.content(SaleNo(sale_no)));
+    let ev = content.ok().flatten().map_or(0, |content| content.ev);
+    let loss = AcceptedLoss {
+        serials: [node.serial(), node.serial()],
+        note: &note("lost and taken"),
+        lost: 2,
+        ev,
+        is_rest_whole,
+    };
+    node.run(node.store.accept(SaleNo(sale_no), &loss))
 }
 
 fn must_be_refused(verdict: Result<SaleState, AcceptError>, told: &str) {
@@ -111,14 +122,98 @@ fn a_freeze_of_the_engine_is_undone_to_the_state_before() {
 }
 
 #[test]
-fn a_sale_that_is_not_frozen_is_not_accepted() {
-    let rig = Rig::start();
+fn an_open_sale_comes_back_paused_where_more_than_reservations_is_lost() {
+    let (rig, node) = with_a_loss();
+    assert!(is_frozen(&node.commit(1, vec![one(4)])));
+    assert_eq!(accept_as(&node, 1, false).unwrap(), SaleState::Paused);
+    assert_eq!(rig.meta(1, "state"), "paused");
+    let line = &rig.raw(1).ev[3].lines[0];
+    assert!(line.contains(r#""to":"paused""#), "{line}");
+}
+
+#[test]
+fn an_answer_that_was_lost_is_given_again() {
+    let (rig, node) = with_a_loss();
+    assert!(is_frozen(&node.commit(1, vec![one(4)])));
+    assert_eq!(accept(&node, 1).unwrap(), SaleState::Open);
+    let once = rig.raw(1);
+    // As if the first answer had never come.
+    assert_eq!(accept(&node, 1).unwrap(), SaleState::Open);
+    assert_eq!(rig.raw(1), once, "nothing is done twice");
+    assert_eq!(node.commit(1, vec![one(2)]).unwrap().refused, []);
+}
+
+#[test]
+fn what_changed_since_it_was_read_is_not_accepted() {
+    let (rig, node) = with_a_loss();
+    assert!(is_frozen(&node.commit(1, vec![one(4)])));
+    let before = rig.raw(1);
+    let loss = AcceptedLoss {
+        serials: [node.serial(), node.serial()],
+        note: &note("of something else"),
+        lost: 0,
+        ev: 7,
+        is_rest_whole: true,
+    };
+    let verdict = node.run(node.store.accept(SaleNo(1), &loss));
+    assert!(
+        matches!(verdict, Err(AcceptError::Unavailable(_))),
+        "{verdict:?}"
+    );
+    assert_eq!(rig.raw(1), before);
+}
+
+/// The append-only file of before the loss is put back: everything that was acknowledged is there again.
+#[test]
+fn a_store_that_was_restored_whole_is_taken_as_it_is() {
+    let mut rig = Rig::start();
     let node = rig.open();
     node.open_sale(1, &[10]);
-    let before = rig.raw(1);
-    must_be_refused(accept(&node, 1), "open, not frozen");
-    assert_eq!(rig.raw(1), before);
-    assert_eq!(node.commit(1, vec![one(1)]).unwrap().refused, []);
+    node.commit(1, vec![one(1)]).unwrap();
+    node.commit(1, vec![one(2)]).unwrap();
+    rig.server.kill().unwrap();
+    let whole = std::fs::read(newest_aof(&rig)).unwrap();
+    rig.server.truncate_aof_tail(400).unwrap();
+    rig.server.restart().unwrap();
+    assert!(is_frozen(&node.commit(1, vec![one(3)])));
+    rig.server.kill().unwrap();
+    std::fs::write(newest_aof(&rig), whole).unwrap();
+    rig.server.restart().unwrap();
+    assert_eq!(
+        rig.meta(1, "state"),
+        "open",
+        "it was never told of the freeze"
+    );
+    assert_eq!(accept(&node, 1).unwrap(), SaleState::Open);
+    let committed = node.commit(1, vec![one(2), one(4)]).unwrap();
+    assert_eq!(committed.refused.len(), 1, "the key of before is there");
+    assert_eq!(rig.raw(1).item(0).reserved, 3);
+}
+
+/// The same, and it is not whole: nothing is taken, and the sale is frozen there too.
+#[test]
+fn a_store_that_was_restored_in_part_is_frozen_first() {
+    let (mut rig, node) = with_a_loss();
+    rig.server.kill().unwrap();
+    let part = std::fs::read(newest_aof(&rig)).unwrap();
+    rig.server.restart().unwrap();
+    assert!(is_frozen(&node.commit(1, vec![one(4)])));
+    rig.server.kill().unwrap();
+    std::fs::write(newest_aof(&rig), part).unwrap();
+    rig.server.restart().unwrap();
+    assert_eq!(
+        rig.meta(1, "state"),
+        "open",
+        "it was never told of the freeze"
+    );
+    assert_eq!(accept(&node, 1).unwrap(), SaleState::Open);
+    let told: Vec<String> = rig.raw(1).ev.into_iter().flat_map(|ev| ev.lines).collect();
+    let last: Vec<&str> = told.iter().rev().take(2).map(String::as_str).collect();
+    assert!(
+        last[0].contains("sale.thawed") && last[1].contains("sale.frozen"),
+        "{told:?}"
+    );
+    assert_eq!(node.commit(1, vec![one(2)]).unwrap().refused, []);
 }
 
 #[test]

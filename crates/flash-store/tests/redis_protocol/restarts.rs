@@ -35,6 +35,7 @@ fn must_be_frozen_for_good(rig: &Rig, node: &Node) {
         let mut raw = rig.raw(1);
         raw.meta.remove("home");
         raw.meta.remove("gen");
+        raw.meta.remove("grace_ms");
         raw
     };
     let before = content();
@@ -60,6 +61,37 @@ fn a_restart_between_two_batches_moves_the_home() {
     assert_eq!(rig.meta(1, "gen"), "2");
     assert_eq!(rig.raw(1).item(0).reserved, 2);
     assert!(!node.commit(1, vec![one(3)]).unwrap().has_moved);
+}
+
+/// Nobody could pay while Redis was away: what ran out meanwhile is kept for a while.
+#[test]
+fn nothing_expires_right_after_redis_came_back() {
+    let mut rig = Rig::start();
+    let node = rig.open();
+    node.open_sale(1, &[10]);
+    let reserves = node.batch(1, vec![one(1)]);
+    node.commit_batch(&reserves).unwrap();
+    let expire = || Change::Expire {
+        reservation: reserves.entries[0].serial,
+        units: crate::common::deltas(&[(0, 1)]),
+    };
+    let go_on_s = |rig: &Rig, seconds: i64| {
+        let now: i64 = rig.meta(1, "clock_ms").parse().unwrap();
+        let later = (now + seconds * 1_000).to_string();
+        rig.ask(&["HSET", "{s:s-1}:meta", "clock_ms", &later]);
+    };
+    // Past its window of 300 s.
+    go_on_s(&rig, 301);
+    rig.server.kill().unwrap();
+    rig.server.restart().unwrap();
+    let committed = node.commit(1, vec![expire()]).unwrap();
+    assert!(committed.has_moved);
+    assert_eq!(committed.refused, [(0, EntryRefusal::Early)]);
+    go_on_s(&rig, 59);
+    let refused = node.commit(1, vec![expire()]).unwrap().refused;
+    assert_eq!(refused, [(0, EntryRefusal::Early)]);
+    go_on_s(&rig, 2);
+    assert_eq!(node.commit(1, vec![expire()]).unwrap().refused, []);
 }
 
 #[test]
@@ -122,7 +154,7 @@ fn a_move_is_told_even_if_the_attest_was_answered_to_nobody() {
     let script = include_str!("../../scripts/attest.lua");
     let [meta, w, ev] = ["meta", "w", "ev"].map(|name| format!("{{s:s-1}}:{name}"));
     let said = rig.ask(&[
-        "EVAL", script, "3", &meta, &w, &ev, run_id, "n-1", epoch, "1", "1", "0",
+        "EVAL", script, "3", &meta, &w, &ev, run_id, "n-1", epoch, "1", "1", "0", "60000",
     ]);
     assert_eq!(said, "PASSED\n2");
     assert!(node.commit(1, vec![one(1)]).unwrap().has_moved);
