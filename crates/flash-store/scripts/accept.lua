@@ -20,7 +20,9 @@ local mine = redis.call('HGET', KEYS[2], ARGV[2])
 local epoch = now
 if mine then
     local held, seq = string.match(mine, '^(%d+)|(%d+)|')
-    if held == meta[11] and seq == '0' and meta[2] ~= 'frozen' then return {'OK', held, meta[3], meta[1], meta[2]} end
+    -- Only to one that does not know its new epoch yet: who knows it has gone on since, and asks about another loss.
+    local is_repeated = held == meta[11] and seq == '0' and tonumber(ARGV[3]) < tonumber(held)
+    if is_repeated and meta[2] ~= 'frozen' then return {'OK', held, meta[3], meta[1], meta[2]} end
     held = tonumber(held)
     if held > tonumber(ARGV[3]) then return {'FENCED'} end
     epoch = math.max(now, held + 1)

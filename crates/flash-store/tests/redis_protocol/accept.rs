@@ -135,10 +135,33 @@ fn an_open_sale_comes_back_paused_where_more_than_reservations_is_lost() {
 fn an_answer_that_was_lost_is_given_again() {
     let (rig, node) = with_a_loss();
     assert!(is_frozen(&node.commit(1, vec![one(4)])));
+    let epoch_of = |raw: &Raw| raw.w["n-1"].split('|').next().unwrap().to_owned();
+    let before = epoch_of(&rig.raw(1));
     assert_eq!(accept(&node, 1).unwrap(), SaleState::Open);
     let once = rig.raw(1);
+    let script = include_str!("../../scripts/accept.lua");
+    let ask = |epoch: &str| {
+        let keys = KEYS.map(|name| format!("{{s:s-1}}:{name}"));
+        let mut words = vec!["EVAL", script, "8"];
+        words.extend(keys.iter().map(String::as_str));
+        words.extend([
+            &once.meta["home"],
+            "n-1",
+            epoch,
+            "1",
+            "2",
+            "note",
+            "2",
+            "3",
+            "1",
+        ]);
+        rig.ask(&words)
+    };
     // As if the first answer had never come.
-    assert_eq!(accept(&node, 1).unwrap(), SaleState::Open);
+    let (epoch, ev, gen_no) = (epoch_of(&once), &once.meta["ev"], &once.meta["gen"]);
+    assert_eq!(ask(&before), format!("OK\n{epoch}\n{ev}\n{gen_no}\nopen"));
+    // Whoever knows the epoch asks about another loss.
+    assert_eq!(ask(&epoch), "NOTFROZEN\nopen");
     assert_eq!(rig.raw(1), once, "nothing is done twice");
     assert_eq!(node.commit(1, vec![one(2)]).unwrap().refused, []);
 }
