@@ -110,7 +110,7 @@ impl Server {
         let stdout = child.stdout.take().context("no stdout")?;
         let stderr = child.stderr.take().context("no stderr")?;
         let log = Arc::new(Mutex::new(VecDeque::new()));
-        keep_lines(stderr, Arc::clone(&log));
+        let log_reader = keep_lines(stderr, Arc::clone(&log));
         let line = ready_line(stdout, options.ready_within);
         let ready_after = started.elapsed();
         // From here on dropping `server` ends the process.
@@ -127,6 +127,12 @@ impl Server {
             let ended = poll_until(Duration::from_secs(2), Duration::from_millis(10), || {
                 server.child.try_wait().ok().flatten()
             });
+            if ended.is_some() {
+                // What it said last may still be in the pipe; bounded, since a child of its own may hold the pipe open.
+                poll_until(Duration::from_secs(2), Duration::from_millis(1), || {
+                    log_reader.is_finished().then_some(())
+                });
+            }
             bail!(
                 "{} was not ready within {:?} (ended: {ended:?}, said: {line:?})\n{}",
                 options.binary.display(),
@@ -236,7 +242,10 @@ impl Drop for Server {
     }
 }
 
-fn keep_lines(stderr: impl Read + Send + 'static, log: Arc<Mutex<VecDeque<String>>>) {
+fn keep_lines(
+    stderr: impl Read + Send + 'static,
+    log: Arc<Mutex<VecDeque<String>>>,
+) -> JoinHandle<()> {
     std::thread::spawn(move || {
         for line in BufReader::new(stderr).lines().map_while(Result::ok) {
             let mut log = log.lock();
@@ -245,7 +254,7 @@ fn keep_lines(stderr: impl Read + Send + 'static, log: Arc<Mutex<VecDeque<String
             }
             log.push_back(line);
         }
-    });
+    })
 }
 
 fn ready_line(stdout: ChildStdout, within: Duration) -> Option<String> {
