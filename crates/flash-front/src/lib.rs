@@ -30,6 +30,7 @@ mod routes;
 mod sale_view;
 mod server;
 mod service;
+mod services;
 mod token_cache;
 
 pub use config::{
@@ -38,6 +39,7 @@ pub use config::{
 pub use jwt::{BadJwtKey, Verified, Verifier, sign_hs256};
 pub use outcome::{Problem, Word};
 pub use server::{Beside, BindError, Ended, Front};
+pub use services::Services;
 pub use token_cache::TokenCache;
 
 /// The OpenAPI document of the public (`false`) or the admin port, as it is served.

@@ -26,6 +26,7 @@ use crate::openapi;
 use crate::outcome::Problem;
 use crate::routes::{Listener, Routes};
 use crate::service::{ConnectionState, Shared, Worker};
+use crate::services::Services;
 
 /// Waiting connections that the kernel keeps per listener.
 const ACCEPT_QUEUE_MAX: i32 = 4_096;
@@ -97,6 +98,7 @@ impl Front {
         config: FrontConfig,
         keys: Keys,
         engine: Arc<Engine>,
+        services: Services,
         prometheus: PrometheusHandle,
     ) -> Result<Self, BindError> {
         let threads = config.threads.max(1);
@@ -133,6 +135,7 @@ impl Front {
             metrics: FrontMetrics::new(threads + 1),
             prometheus,
             demo_secret,
+            services,
             is_stopping: AtomicBool::new(false),
             engine,
             config,

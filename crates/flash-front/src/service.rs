@@ -23,6 +23,7 @@ use crate::outcome::{Problem, Word};
 use crate::reply::{Reply, ReplyBody, close_after, problem_response};
 use crate::request::Head;
 use crate::routes::{Found, Routes, purchase_path};
+use crate::services::Services;
 use crate::{admin, public, purchase};
 
 /// What all threads share.
@@ -40,6 +41,7 @@ pub(crate) struct Shared {
     pub(crate) prometheus: PrometheusHandle,
     /// The secret that demo tokens are signed with.
     pub(crate) demo_secret: Option<Vec<u8>>,
+    pub(crate) services: Services,
     pub(crate) is_stopping: AtomicBool,
 }
 

@@ -15,6 +15,7 @@ use anyhow::Context;
 use flash_engine::{Engine, EngineConfig, HashKey, Recovered};
 use flash_front::{
     AdminKey, BindError, Ended, Front, FrontConfig, JwtKey, JwtMaterial, KeyHash, Keys, NamedKey,
+    Services,
 };
 use flash_store::{AnyStore, DecisionRow, Loaded, OpenError, ReservationRow, SaleRow};
 use flash_types::Timestamp;
@@ -167,8 +168,15 @@ pub(crate) fn start(
         "store proved and loaded"
     );
     let front_config = front_config(config, public, admin, kind).map_err(Failure::CannotStart)?;
-    let front = Front::bind(front_config, keys, Arc::clone(&engine), prometheus)
-        .map_err(|error| Failure::CannotStart(hinted(&error)))?;
+    let services = Services::default();
+    let front = Front::bind(
+        front_config,
+        keys,
+        Arc::clone(&engine),
+        services,
+        prometheus,
+    )
+    .map_err(|error| Failure::CannotStart(hinted(&error)))?;
     let (public, admin) = (front.public_addr(), front.admin_addr());
     let fatal = Arc::new(Mutex::new(None));
     let beside = {

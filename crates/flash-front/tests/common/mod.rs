@@ -16,7 +16,7 @@ use dev_servers::{RedisOptions, RedisServer};
 use flash_engine::{Clock, Engine, EngineConfig, HashKey, Recovered, StoreClock, SystemClock};
 use flash_front::{
     AdminKey, Ended, Front, FrontConfig, JwtKey, JwtMaterial, KeyHash, Keys, NamedKey, Role,
-    sign_hs256,
+    Services, sign_hs256,
 };
 use flash_store::{AnyStore, MemoryStore, Opened, RedisConfig, RedisStore, RedisUrl};
 use flash_types::{BuyerId, Durability, Timestamp};
@@ -173,7 +173,14 @@ impl Shop {
         let prometheus = metrics_exporter_prometheus::PrometheusBuilder::new()
             .build_recorder()
             .handle();
-        let front = Front::bind(front, keys, Arc::clone(&engine), prometheus).unwrap();
+        let front = Front::bind(
+            front,
+            keys,
+            Arc::clone(&engine),
+            Services::default(),
+            prometheus,
+        )
+        .unwrap();
         let (public, admin) = (front.public_addr(), front.admin_addr());
         let (stop, stopped) = watch::channel(false);
         let beside = Box::pin(async move {
