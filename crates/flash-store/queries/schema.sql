@@ -1,4 +1,4 @@
--- The store of one Stampede node, schema version 1. Made for programs, readable by people: `sqlite3 stampede.db`,
+-- The store of one Stampede node, schema version 2. Made for programs, readable by people: `sqlite3 stampede.db`,
 -- then the views v_sale, v_item, v_reservation, v_event, v_decision. Only the serving process writes.
 --
 -- Times are INTEGER milliseconds since 1970 (UTC). Money is in minor units. A serial numbers an event: the count of
@@ -6,7 +6,7 @@
 -- The law of the books, per item: stock = unreleased + available + reserved + sold, none below zero.
 
 PRAGMA application_id = 1398033744; -- 'STMP'
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
 
 -- One row for each start of the process.
 CREATE TABLE start (
@@ -71,6 +71,12 @@ CREATE TABLE reservation (
     payment_ref      TEXT                -- the payment that confirmed it
 ) STRICT;
 
+-- One row for each reservation that was given more time to pay. Rows of reservation stay as the chain of batches has them.
+CREATE TABLE extension (
+    serial     INTEGER PRIMARY KEY,      -- of the reservation
+    expires_ms INTEGER NOT NULL          -- until when it is kept unpaid, in place of its own
+) STRICT;
+
 -- One row for every other change, in the order in which they took effect.
 CREATE TABLE event (
     serial      INTEGER PRIMARY KEY,
@@ -85,14 +91,15 @@ CREATE TABLE event (
 -- The answer that a reference got: the same question gets it again.
 CREATE TABLE decision (
     sale_no     INTEGER NOT NULL,
-    kind        TEXT NOT NULL CHECK (kind IN ('payment', 'refund', 'stock_change')),
-    reference   TEXT NOT NULL,           -- payment_ref, refund_ref or the command's key
-    scope       INTEGER NOT NULL,        -- where the reference is unique: payment 0 (the sale), refund the reservation,
-                                         -- stock change the item_index
-    reservation INTEGER,                 -- NULL for stock changes
+    kind        TEXT NOT NULL,           -- payment, refund, stock_change, wave, price_protection
+    reference   TEXT NOT NULL,           -- payment_ref, refund_ref, the command's key, the wave's name, the item_index
+    scope       INTEGER NOT NULL,        -- where the reference is unique: payment 0 (the sale), refund and price
+                                         -- protection the reservation, stock change and wave the item_index
+    reservation INTEGER,                 -- NULL for stock changes and waves
     outcome     TEXT NOT NULL CHECK (outcome IN ('done', 'taken', 'refused_expired', 'refused_conflict')),
     detail      TEXT,                    -- refund {"restock":…,"lines":[[item_index,units],…]}
-                                         -- stock change {"item":…,"asked":…,"applied":…}
+                                         -- stock change {"item":…,"asked":…,"applied":…}, wave {"item":…,"units":…}
+                                         -- price protection {"units":…,"paid":…,"price":…}
     PRIMARY KEY (sale_no, kind, reference, scope)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX decision_by_reservation ON decision (reservation) WHERE reservation IS NOT NULL;
@@ -142,9 +149,11 @@ SELECT 'r' || sale_no || '-' || serial AS reservation_id, sale.sale_id, buyer, i
             WHEN 4 THEN 'expired' WHEN 5 THEN 'refunded' ELSE 'broken' END AS state,
        item.item, units, unit_price_minor, refunded_units, restocked_units, more_lines,
        strftime('%Y-%m-%dT%H:%M:%fZ', created_ms / 1000.0, 'unixepoch') AS created_at,
-       strftime('%Y-%m-%dT%H:%M:%fZ', expires_ms / 1000.0, 'unixepoch') AS expires_at,
+       strftime('%Y-%m-%dT%H:%M:%fZ', ifnull(extension.expires_ms, reservation.expires_ms) / 1000.0, 'unixepoch')
+           AS expires_at,
        payment_ref
 FROM reservation
+LEFT JOIN extension USING (serial)
 LEFT JOIN sale USING (sale_no)
 LEFT JOIN item USING (sale_no, item_index);
 

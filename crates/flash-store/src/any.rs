@@ -4,9 +4,9 @@ use flash_types::{BuyerId, Durability, IdempotencyKey, PaymentRef, SaleNo, SaleS
 
 use crate::sqlite::SqliteStore;
 use crate::{
-    AcceptError, AcceptedLoss, AdminNote, Batch, CommitError, Committed, DecisionRow, ItemRow,
-    Lanes, Loaded, MemoryStore, OpenError, Page, ReadError, RedisStore, ReservationFilter,
-    ReservationRow, SaleContent, Store, Trouble,
+    AcceptError, AcceptedLoss, AdminNote, AttemptsRow, Batch, CommitError, Committed, DecisionRow,
+    EventPlace, EventRange, EventRow, ItemRow, Lanes, Loaded, MemoryStore, OpenError, Page,
+    ReadError, RedisStore, ReservationFilter, ReservationRow, SaleContent, Store, Trouble,
 };
 
 /// One of the stores; every call goes to it.
@@ -158,6 +158,18 @@ impl Store for AnyStore {
         serial: Serial,
     ) -> Result<Vec<DecisionRow>, ReadError> {
         delegate!(self.decisions_of(sale_no, serial))
+    }
+
+    async fn events(&self, range: EventRange, limit: usize) -> Result<Vec<EventRow>, ReadError> {
+        delegate!(self.events(range, limit))
+    }
+
+    async fn attempts(&self, sale_no: SaleNo) -> Result<Vec<AttemptsRow>, ReadError> {
+        delegate!(self.attempts(sale_no))
+    }
+
+    async fn last_places(&self) -> Result<Vec<(SaleNo, EventPlace)>, ReadError> {
+        delegate!(self.last_places())
     }
 
     async fn reservations(

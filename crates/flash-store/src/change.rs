@@ -64,14 +64,51 @@ pub enum Change {
     },
     /// `draft -> published`. Event `sale.published`.
     Publish,
-    /// `published -> open`: all unreleased units become available. Event `sale.opened`.
-    Open,
+    /// `published -> open`: unreleased units become available, but for those held back. Event `sale.opened`.
+    Open {
+        /// Units that stay unreleased, ascending by item: later waves bring them. More than there are: all stay.
+        held: Deltas,
+    },
     /// `open -> paused`. Event `sale.paused`.
     Pause,
     /// `paused -> open`. Event `sale.resumed`.
     Resume,
     /// `published | open | paused -> closed`. Event `sale.closed`.
     Close,
+    /// `published | open | paused -> draft`, where nothing was ever reserved: all that was available is unreleased again.
+    /// Event `sale.unpublished`.
+    Unpublish,
+    /// Another price for new reservations; the sale is paused. Event `sale.price_changed`.
+    ChangePrice {
+        /// Which item.
+        item: ItemIndex,
+        /// The price until now.
+        from: Money,
+        /// The price from now on.
+        to: Money,
+        /// Why, in the merchant's words.
+        reason: String,
+        /// The plan with the new price, which is stored in place of the old one.
+        definition: Box<SaleDefinition>,
+    },
+    /// Units unreleased -> available. Event `sale.wave`.
+    Wave {
+        /// Which item.
+        item: ItemIndex,
+        /// Which release: each happens once.
+        wave: WaveRef,
+        /// Not before this, by the store's clock.
+        due_at: Timestamp,
+        /// How many units; 0 where nothing is left to release.
+        units: u32,
+    },
+    /// Tries at the sale that reserved nothing, counted. Event `sale.attempts`, which is told to nobody outside.
+    CountAttempts {
+        /// Begin of the ten seconds.
+        from: Timestamp,
+        /// What was counted.
+        counts: Vec<AttemptCount>,
+    },
     /// Any state -> frozen. Event `sale.frozen`.
     Freeze {
         /// What was found.
@@ -111,20 +148,55 @@ pub enum Change {
         payment_ref: PaymentRef,
         /// `true`: it had expired and its units are gone (`reservation_expired`); `false`: `state_conflict`.
         is_expired: bool,
+        /// The state that the reservation stays in.
+        state: ReservationState,
+        /// Units refunded of it so far, ascending by item; items without are left out.
+        refunded: Deltas,
     },
-    /// Units reserved -> available. Event `reservation.released`.
+    /// Money that has to go back since the item became cheaper; the reservation stays as it is, and an item of it gets
+    /// this once. Event `reservation.refund_due`.
+    ProtectPrice {
+        /// Which.
+        reservation: Serial,
+        /// The item.
+        item: ItemIndex,
+        /// Units of it that the buyer still has.
+        units: u32,
+        /// What was paid for one unit.
+        paid_minor: Money,
+        /// The lower price.
+        price_minor: Money,
+        /// The sale with the lower price.
+        other: SaleId,
+        /// The state that the reservation stays in.
+        state: ReservationState,
+        /// Units refunded of it so far, ascending by item; items without are left out.
+        refunded: Deltas,
+    },
+    /// `reserved` is kept longer, once. Event `reservation.extended`.
+    Extend {
+        /// Which.
+        reservation: Serial,
+        /// Until when it is kept unpaid from now on.
+        expires_at: Timestamp,
+    },
+    /// Units reserved -> available, or -> unreleased where the sale pools them. Event `reservation.released`.
     Release {
         /// Which.
         reservation: Serial,
         /// Its units.
         units: Deltas,
+        /// They wait for an announced time.
+        is_pooled: bool,
     },
-    /// Units reserved -> available. Event `reservation.expired`.
+    /// Units reserved -> available, or -> unreleased where the sale pools them. Event `reservation.expired`.
     Expire {
         /// Which.
         reservation: Serial,
         /// Its units.
         units: Deltas,
+        /// They wait for an announced time.
+        is_pooled: bool,
     },
     /// Money back for some units; if `restock`, units sold -> available. Event `reservation.refunded`.
     Refund {
@@ -138,6 +210,8 @@ pub enum Change {
         units: Deltas,
         /// `true`: nothing is left, the reservation ends `refunded`.
         is_whole: bool,
+        /// Units refunded by this and all refunds before, ascending by item; items without are left out.
+        refunded: Deltas,
     },
     /// Stock changed: positive, stock and available grow; negative, both shrink. Event `sale.stock_changed`.
     ChangeStock {
@@ -154,6 +228,52 @@ pub enum Change {
     },
     /// Who did what through the admin API. No event; `sale_no` is 0 where no sale is meant.
     Note(AdminNote),
+}
+
+/// Which release of further units: each has a name under which it happens once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WaveRef {
+    /// The planned one at this place in the item's plan, from 0.
+    Planned(u16),
+    /// What came back unpaid, at this place in the sale's list of times, from 0.
+    Pool(u16),
+    /// By hand; with the command's key it happens once, without one each time.
+    Hand(Option<IdempotencyKey>),
+}
+
+impl WaveRef {
+    /// The name under which it happens once.
+    pub fn reference(self) -> Option<String> {
+        match self {
+            Self::Planned(index) => Some(format!("plan:{index}")),
+            Self::Pool(index) => Some(format!("pool:{index}")),
+            Self::Hand(key) => key.map(|key| format!("hand:{key}")),
+        }
+    }
+
+    /// Reads a name.
+    pub fn parse(reference: &str) -> Option<Self> {
+        let (kind, name) = reference.split_once(':')?;
+        match kind {
+            "plan" => name.parse().ok().map(Self::Planned),
+            "pool" => name.parse().ok().map(Self::Pool),
+            "hand" => IdempotencyKey::parse(name)
+                .ok()
+                .map(|key| Self::Hand(Some(key))),
+            _ => None,
+        }
+    }
+}
+
+/// How often tries at an item came to the same no within ten seconds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttemptCount {
+    /// The first item of the try, by place in the plan; `None` where it named none of this sale.
+    pub item: Option<ItemIndex>,
+    /// What it was answered: an outcome of the contract, or `replayed`.
+    pub outcome: String,
+    /// How often.
+    pub attempts: u64,
 }
 
 /// One line of the append-only log of admin commands.
@@ -212,10 +332,14 @@ pub enum DecisionKind {
     Refund,
     /// A change of stock.
     StockChange,
+    /// A release of further units.
+    Wave,
+    /// A price that fell after an item was bought.
+    PriceProtection,
 }
 
 impl Change {
-    /// How this change moves units: (item, move). `Open` moves what is unreleased then, which the store knows.
+    /// How this change moves units: (item, move). `Open` and `Unpublish` move what is there then, which the store knows.
     pub fn moves(&self) -> SmallVec<[(ItemIndex, ItemMove); 2]> {
         let of = |units: &Deltas, step: fn(i64) -> ItemMove| {
             units
@@ -256,11 +380,42 @@ impl Change {
                 sold: n,
                 ..ItemMove::default()
             }),
-            Self::Release { units, .. } | Self::Expire { units, .. } => of(units, |n| ItemMove {
+            Self::Release {
+                units,
+                is_pooled: false,
+                ..
+            }
+            | Self::Expire {
+                units,
+                is_pooled: false,
+                ..
+            } => of(units, |n| ItemMove {
                 reserved: -n,
                 available: n,
                 ..ItemMove::default()
             }),
+            Self::Release {
+                units,
+                is_pooled: true,
+                ..
+            }
+            | Self::Expire {
+                units,
+                is_pooled: true,
+                ..
+            } => of(units, |n| ItemMove {
+                reserved: -n,
+                unreleased: n,
+                ..ItemMove::default()
+            }),
+            Self::Wave { item, units, .. } => SmallVec::from_iter([(
+                *item,
+                ItemMove {
+                    unreleased: -i64::from(*units),
+                    available: i64::from(*units),
+                    ..ItemMove::default()
+                },
+            )]),
             Self::Refund {
                 units,
                 restock: true,
@@ -284,12 +439,17 @@ impl Change {
             )]),
             Self::Refund { restock: false, .. }
             | Self::RefusePayment { .. }
+            | Self::ProtectPrice { .. }
+            | Self::Extend { .. }
             | Self::PutDraft { .. }
             | Self::Publish
-            | Self::Open
+            | Self::Open { .. }
             | Self::Pause
             | Self::Resume
             | Self::Close
+            | Self::Unpublish
+            | Self::ChangePrice { .. }
+            | Self::CountAttempts { .. }
             | Self::Freeze { .. }
             | Self::Retire
             | Self::Note(_) => SmallVec::new(),
@@ -299,16 +459,21 @@ impl Change {
     /// The state that a sale is in after this change, where it sets one.
     pub fn sale_state(&self) -> Option<SaleState> {
         match self {
-            Self::PutDraft { .. } => Some(SaleState::Draft),
+            Self::PutDraft { .. } | Self::Unpublish => Some(SaleState::Draft),
             Self::Publish => Some(SaleState::Published),
-            Self::Open | Self::Resume => Some(SaleState::Open),
+            Self::Open { .. } | Self::Resume => Some(SaleState::Open),
             Self::Pause => Some(SaleState::Paused),
             Self::Close => Some(SaleState::Closed),
             Self::Freeze { .. } => Some(SaleState::Frozen),
             Self::Retire
+            | Self::ChangePrice { .. }
+            | Self::Wave { .. }
+            | Self::CountAttempts { .. }
             | Self::Reserve { .. }
             | Self::Confirm { .. }
             | Self::RefusePayment { .. }
+            | Self::ProtectPrice { .. }
+            | Self::Extend { .. }
             | Self::Release { .. }
             | Self::Expire { .. }
             | Self::Refund { .. }
@@ -329,12 +494,18 @@ impl Change {
                 is_whole: false, ..
             }
             | Self::RefusePayment { .. }
+            | Self::ProtectPrice { .. }
+            | Self::Extend { .. }
             | Self::PutDraft { .. }
             | Self::Publish
-            | Self::Open
+            | Self::Open { .. }
             | Self::Pause
             | Self::Resume
             | Self::Close
+            | Self::Unpublish
+            | Self::ChangePrice { .. }
+            | Self::Wave { .. }
+            | Self::CountAttempts { .. }
             | Self::Freeze { .. }
             | Self::Retire
             | Self::ChangeStock { .. }
@@ -346,19 +517,27 @@ impl Change {
     pub fn event_type(&self) -> Option<&'static str> {
         match self {
             Self::Publish => Some("sale.published"),
-            Self::Open => Some("sale.opened"),
+            Self::Open { .. } => Some("sale.opened"),
             Self::Pause => Some("sale.paused"),
             Self::Resume => Some("sale.resumed"),
             Self::Close => Some("sale.closed"),
+            Self::Unpublish => Some("sale.unpublished"),
+            Self::ChangePrice { .. } => Some("sale.price_changed"),
+            Self::Wave { .. } => Some("sale.wave"),
             Self::Freeze { .. } => Some("sale.frozen"),
             Self::ChangeStock { .. } => Some("sale.stock_changed"),
             Self::Reserve { .. } => Some("reservation.reserved"),
             Self::Confirm { .. } => Some("reservation.confirmed"),
-            Self::RefusePayment { .. } => Some("reservation.refund_due"),
+            Self::RefusePayment { .. } | Self::ProtectPrice { .. } => {
+                Some("reservation.refund_due")
+            }
+            Self::Extend { .. } => Some("reservation.extended"),
             Self::Release { .. } => Some("reservation.released"),
             Self::Expire { .. } => Some("reservation.expired"),
             Self::Refund { .. } => Some("reservation.refunded"),
-            Self::PutDraft { .. } | Self::Retire | Self::Note(_) => None,
+            Self::PutDraft { .. } | Self::Retire | Self::CountAttempts { .. } | Self::Note(_) => {
+                None
+            }
         }
     }
 }

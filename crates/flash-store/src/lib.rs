@@ -18,14 +18,15 @@ mod words;
 
 pub use any::AnyStore;
 pub use change::{
-    AdminNote, Batch, Change, Decision, DecisionKind, Delta, Deltas, Entry, ItemMove, ReserveLine,
+    AdminNote, AttemptCount, Batch, Change, Decision, DecisionKind, Delta, Deltas, Entry, ItemMove,
+    ReserveLine, WaveRef,
 };
 pub use memory::{MemoryFault, MemorySnapshot, MemoryStore};
 pub use open::{OpenError, Opened};
 pub use redis::{RedisConfig, RedisStore, RedisUrl, StoreTime};
 pub use rows::{
-    DecisionRow, ItemRow, Loaded, Page, ReservationFilter, ReservationRow, SaleContent, SaleRow,
-    StoredLine,
+    AttemptsRow, DecisionRow, EventPlace, EventRange, EventRow, ItemRow, Loaded, Page,
+    ReservationFilter, ReservationRow, SaleContent, SaleRow, StoredLine,
 };
 pub use sqlite::SqliteStore;
 
@@ -202,6 +203,25 @@ pub trait Store: Send + Sync + 'static {
         sale_no: SaleNo,
         serial: Serial,
     ) -> impl Future<Output = Result<Vec<DecisionRow>, ReadError>> + Send;
+
+    /// Committed events, ascending (of all sales: by time, then by sale and place), at most `limit`; without those that are
+    /// told to nobody outside.
+    fn events(
+        &self,
+        range: EventRange,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<EventRow>, ReadError>> + Send;
+
+    /// All counts of tries at a sale that reserved nothing, ascending by time.
+    fn attempts(
+        &self,
+        sale_no: SaleNo,
+    ) -> impl Future<Output = Result<Vec<AttemptsRow>, ReadError>> + Send;
+
+    /// Where the last event of each sale stands, those that are told to nobody among them.
+    fn last_places(
+        &self,
+    ) -> impl Future<Output = Result<Vec<(SaleNo, EventPlace)>, ReadError>> + Send;
 
     /// Reservations of a sale, ascending by serial.
     fn reservations(

@@ -10,10 +10,11 @@ use flash_types::{BuyerId, Durability, IdempotencyKey, PaymentRef, SaleNo, SaleS
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use crate::words::{ATTEMPTS, attempts_of, is_internal};
 use crate::{
-    AcceptError, AdminNote, Batch, CommitError, Committed, DecisionRow, Entry, EntryRefusal,
-    ItemRow, Lanes, Loaded, NotApplied, OpenError, Opened, Page, ReadError, ReservationFilter,
-    ReservationRow, SaleContent, SaleRow, Store,
+    AcceptError, AdminNote, AttemptsRow, Batch, CommitError, Committed, DecisionRow, Entry,
+    EntryRefusal, EventPlace, EventRange, EventRow, ItemRow, Lanes, Loaded, NotApplied, OpenError,
+    Opened, Page, ReadError, ReservationFilter, ReservationRow, SaleContent, SaleRow, Store,
 };
 use state::{State, Stopped};
 
@@ -308,6 +309,38 @@ impl Store for MemoryStore {
             .collect())
     }
 
+    async fn events(&self, range: EventRange, limit: usize) -> Result<Vec<EventRow>, ReadError> {
+        let state = self.state.lock();
+        let is_in = |row: &EventRow| match range {
+            EventRange::OfSale(sale_no, after) => row.sale_no == sale_no && row.place > after,
+            EventRange::OfAll(after) => after.is_none_or(|(_, after)| row.place > after),
+        };
+        let events = state.events.iter();
+        events
+            .filter(|(row, _)| !is_internal(&row.kind) && is_in(row))
+            .take(limit)
+            .map(|event| state.told(event))
+            .collect()
+    }
+
+    async fn attempts(&self, sale_no: SaleNo) -> Result<Vec<AttemptsRow>, ReadError> {
+        let state = self.state.lock();
+        let events = state.events.iter().map(|(row, _)| row);
+        events
+            .filter(|row| row.sale_no == sale_no && row.kind == ATTEMPTS)
+            .map(|row| attempts_of(row.data.as_deref().unwrap_or_default()).map_err(ReadError))
+            .collect()
+    }
+
+    async fn last_places(&self) -> Result<Vec<(SaleNo, EventPlace)>, ReadError> {
+        let state = self.state.lock();
+        let mut last = std::collections::BTreeMap::new();
+        for (row, _) in &state.events {
+            last.insert(row.sale_no, row.place);
+        }
+        Ok(last.into_iter().collect())
+    }
+
     async fn reservations(
         &self,
         sale_no: SaleNo,
@@ -316,6 +349,10 @@ impl Store for MemoryStore {
     ) -> Result<Vec<ReservationRow>, ReadError> {
         let state = self.state.lock();
         let after = Serial(page.after.0.saturating_add(1));
+        let updated: Option<std::collections::HashSet<Serial>> = filter.updated_after.map(|time| {
+            let events = state.events.iter().filter(|(row, _)| row.at > time);
+            events.filter_map(|(_, serial)| *serial).collect()
+        });
         Ok(state
             .reservations
             .range(after..)
@@ -324,6 +361,9 @@ impl Store for MemoryStore {
                 row.sale_no == sale_no
                     && filter.buyer.is_none_or(|buyer| buyer == row.buyer)
                     && filter.state.is_none_or(|state| state == row.state)
+                    && updated
+                        .as_ref()
+                        .is_none_or(|updated| updated.contains(&row.serial))
             })
             .take(page.limit)
             .cloned()

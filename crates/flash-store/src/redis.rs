@@ -29,9 +29,9 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 use crate::{
-    AcceptError, AcceptedLoss, AdminNote, Batch, Change, CommitError, Committed, DecisionRow,
-    ItemRow, Loaded, NotApplied, OpenError, Opened, Page, ReadError, ReservationFilter,
-    ReservationRow, SaleContent, SaleRow, Store, Trouble,
+    AcceptError, AcceptedLoss, AdminNote, AttemptsRow, Batch, Change, CommitError, Committed,
+    DecisionRow, EventPlace, EventRange, EventRow, ItemRow, Loaded, NotApplied, OpenError, Opened,
+    Page, ReadError, ReservationFilter, ReservationRow, SaleContent, SaleRow, Store, Trouble,
 };
 use keys::{NODES, NOTE, SALES, START, STORE, SaleKeys};
 use lane::{Attested, Lane, Lanes, Place, Scripts, not_applied};
@@ -562,6 +562,18 @@ impl Store for RedisStore {
         let (lane, reader) = (self.lane(sale_no)?, self.reader.clone());
         self.read(async move { reader.decisions_of(&lane.keys, sale_no, serial).await })
             .await
+    }
+
+    async fn events(&self, _: EventRange, _: usize) -> Result<Vec<EventRow>, ReadError> {
+        Err(ReadError("events are not read from Redis".into()))
+    }
+
+    async fn attempts(&self, _: SaleNo) -> Result<Vec<AttemptsRow>, ReadError> {
+        Err(ReadError("attempts are not read from Redis".into()))
+    }
+
+    async fn last_places(&self) -> Result<Vec<(SaleNo, EventPlace)>, ReadError> {
+        Err(ReadError("places are not read from Redis".into()))
     }
 
     async fn reservations(

@@ -6,7 +6,7 @@ use flash_types::{
 };
 use smallvec::SmallVec;
 
-use crate::Decision;
+use crate::{AttemptCount, Decision};
 
 /// A sale as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,6 +82,7 @@ pub struct DecisionRow {
     /// The change that recorded it, for refunds and stock changes: its facts as JSON.
     /// Refund: `{"restock":bool,"lines":[[item_index,units],…]}`.
     /// Stock change: `{"item":index,"asked":n,"applied":n}`.
+    /// Wave: `{"item":index,"units":n}`. Price protection: `{"units":n,"paid":n,"price":n}`.
     pub detail: Option<String>,
 }
 
@@ -107,6 +108,54 @@ pub struct ReservationFilter {
     pub buyer: Option<BuyerId>,
     /// Only in this state.
     pub state: Option<ReservationState>,
+    /// Only those that changed after this time.
+    pub updated_after: Option<Timestamp>,
+}
+
+/// Where an event stands in the line of its sale. The least one lies before the first event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct EventPlace {
+    /// How often the line was broken before it: by a failover, or by an accepted loss.
+    pub generation: u64,
+    /// Ascends within the sale.
+    pub sequence: u64,
+}
+
+/// Which events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventRange {
+    /// Of one sale, after this place.
+    OfSale(SaleNo, EventPlace),
+    /// Of all sales, after this event (of this sale, at this place); from the first where there is none.
+    OfAll(Option<(SaleNo, EventPlace)>),
+}
+
+/// An event as stored, with the reservation as it was left by it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventRow {
+    /// Its sale.
+    pub sale_no: SaleNo,
+    /// Its place in the sale's line.
+    pub place: EventPlace,
+    /// Its type, as on the wire.
+    pub kind: String,
+    /// When.
+    pub at: Timestamp,
+    /// The reservation that it is about, as it stood after it.
+    pub reservation: Option<ReservationRow>,
+    /// The reference that it answered: of a payment, a refund, a command.
+    pub reference: Option<String>,
+    /// Its facts, JSON as in the store's words; empty for `reservation.reserved`.
+    pub data: Option<String>,
+}
+
+/// Tries that reserved nothing, of ten seconds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttemptsRow {
+    /// Begin of the ten seconds.
+    pub from: Timestamp,
+    /// What was counted.
+    pub counts: Vec<AttemptCount>,
 }
 
 /// Which part of a list.

@@ -5,6 +5,7 @@
 //! holds on it.
 
 mod apply;
+mod events;
 mod folder;
 mod load;
 mod proof;
@@ -29,8 +30,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::{oneshot, watch};
 
 use crate::{
-    AdminNote, Batch, CommitError, Committed, DecisionRow, ItemRow, Loaded, NotApplied, OpenError,
-    Opened, Page, ReadError, ReservationFilter, ReservationRow, Store,
+    AdminNote, AttemptsRow, Batch, CommitError, Committed, DecisionRow, EventPlace, EventRange,
+    EventRow, ItemRow, Loaded, NotApplied, OpenError, Opened, Page, ReadError, ReservationFilter,
+    ReservationRow, Store,
 };
 use apply::Tip;
 use folder::{Acked, FolderLock, Paths};
@@ -48,6 +50,8 @@ const LAST_AT_BATCHES: i64 = 1_000;
 pub struct SqliteStore {
     paths: Paths,
     reader: Arc<Reader>,
+    /// For reads that may go over much of what is stored: a look at one reservation must not wait for them.
+    scanner: Arc<Reader>,
     // `None` once closed: the writer ends when the channel does.
     jobs: Mutex<Option<Sender<Job>>>,
     has_ended: watch::Receiver<bool>,
@@ -108,15 +112,20 @@ impl SqliteStore {
             file: paths.database.clone(),
             why: format!("a thread cannot be started: {error}"),
         };
-        let reader = Arc::new(Reader::start(schema::open_for_reading(&paths)?).map_err(io)?);
+        let reader = schema::open_for_reading(&paths)?;
+        let reader = Arc::new(Reader::start("store-reader", reader).map_err(io)?);
+        let scanner = schema::open_for_reading(&paths)?;
+        let scanner = Arc::new(Reader::start("store-scanner", scanner).map_err(io)?);
         let (sender, receiver) = bounded(QUEUE_JOBS_MAX);
         let (ended, has_ended) = watch::channel(false);
         let writer = std::thread::Builder::new()
             .name("store-writer".into())
             .spawn({
-                let (paths, reader) = (paths.clone(), reader.clone());
+                let (paths, readers) = (paths.clone(), [reader.clone(), scanner.clone()]);
                 move || {
-                    writer::run(connection, &paths, &acked, tip, &receiver, || reader.stop());
+                    writer::run(connection, &paths, &acked, tip, &receiver, || {
+                        readers.iter().for_each(|reader| reader.stop());
+                    });
                     drop(lock);
                     // Nobody may be waiting.
                     let _ = ended.send(true);
@@ -126,6 +135,7 @@ impl SqliteStore {
         Ok(Self {
             paths,
             reader,
+            scanner,
             jobs: Mutex::new(Some(sender)),
             has_ended,
             writer: Mutex::new(Some(writer)),
@@ -236,9 +246,30 @@ impl Store for SqliteStore {
         filter: ReservationFilter,
         page: Page,
     ) -> Result<Vec<ReservationRow>, ReadError> {
-        self.reader
+        let reader = if filter.updated_after.is_some() {
+            &self.scanner
+        } else {
+            &self.reader
+        };
+        reader
             .read(move |queries| queries.reservations(sale_no, filter, page))
             .await
+    }
+
+    async fn events(&self, range: EventRange, limit: usize) -> Result<Vec<EventRow>, ReadError> {
+        self.scanner
+            .read(move |queries| queries.events(range, limit))
+            .await
+    }
+
+    async fn attempts(&self, sale_no: SaleNo) -> Result<Vec<AttemptsRow>, ReadError> {
+        self.scanner
+            .read(move |queries| queries.attempts(sale_no))
+            .await
+    }
+
+    async fn last_places(&self) -> Result<Vec<(SaleNo, EventPlace)>, ReadError> {
+        self.scanner.read(|queries| queries.last_places()).await
     }
 
     async fn items(&self, sale_no: SaleNo) -> Result<Vec<ItemRow>, ReadError> {

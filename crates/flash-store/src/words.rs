@@ -1,15 +1,24 @@
 //! How states, decisions and facts of events are spelled in a store; the same words in SQLite and Redis.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
-use flash_types::{ReservationState, Serial};
+use flash_types::{ItemIndex, PaymentRef, ReservationState, Serial, Timestamp};
 use serde::Deserialize;
 use smallvec::SmallVec;
 
-use crate::{Change, DecisionKind, Delta, ReserveLine, StoredLine};
+use crate::{
+    AttemptCount, AttemptsRow, Change, DecisionKind, Delta, ReservationRow, ReserveLine, StoredLine,
+};
 
 pub const DRAFTED: &str = "sale.drafted";
 pub const RETIRED: &str = "sale.retired";
+pub const ATTEMPTS: &str = "sale.attempts";
+
+/// What is told to nobody outside.
+pub fn is_internal(kind: &str) -> bool {
+    [DRAFTED, RETIRED, ATTEMPTS].contains(&kind)
+}
 
 /// The number of a state in `reservation.state`; a row is never `unknown`.
 pub fn state_code(state: ReservationState) -> i64 {
@@ -43,6 +52,8 @@ pub fn decision_words(kind: DecisionKind) -> (&'static str, &'static str) {
         DecisionKind::PaymentRefusedConflict => ("payment", "refused_conflict"),
         DecisionKind::Refund => ("refund", "done"),
         DecisionKind::StockChange => ("stock_change", "done"),
+        DecisionKind::Wave => ("wave", "done"),
+        DecisionKind::PriceProtection => ("price_protection", "done"),
     }
 }
 
@@ -53,6 +64,8 @@ pub fn decision_kind(kind: &str, outcome: &str) -> Option<DecisionKind> {
         DecisionKind::PaymentRefusedConflict,
         DecisionKind::Refund,
         DecisionKind::StockChange,
+        DecisionKind::Wave,
+        DecisionKind::PriceProtection,
     ]
     .into_iter()
     .find(|known| decision_words(*known) == (kind, outcome))
@@ -70,28 +83,43 @@ pub struct Facts {
     pub item: u16,
     pub asked: i64,
     pub applied: i64,
+    /// Units went to the pool, not to what is available.
+    pub pooled: bool,
+    /// Of an event on a reservation: refunded so far. Absent in events of older programs.
+    pub refunded: Option<SmallVec<[(u16, u32); 1]>>,
+    /// Of a refund that is due: the state that the reservation stayed in.
+    pub state: Option<ReservationState>,
+    /// Of an extension: until when, milliseconds.
+    pub until: i64,
+    /// Of a new price.
+    pub to: i64,
+    /// A refund that is due since the price fell: units, what was paid for one, the lower price.
+    pub protects: bool,
+    pub bought: u32,
+    pub paid: i64,
+    pub price: i64,
 }
 
 /// A change as it stands in `event`, but for its serial, sale and time.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct EventWords {
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
     pub reservation: Option<Serial>,
     pub reference: Option<String>,
     pub data: Option<String>,
 }
 
 impl EventWords {
-    /// `released` are the units that an `Open` makes available. `None` for what stands elsewhere: reservations and notes.
+    /// `released` are the units that an `Open` makes available, or that an `Unpublish` takes back. `None` for what stands elsewhere: reservations and notes.
     pub fn of(change: &Change, released: &[Delta]) -> Option<Self> {
-        let sale = |kind, data| Self {
-            kind,
+        let sale = |kind: &'static str, data| Self {
+            kind: kind.into(),
             reservation: None,
             reference: None,
             data,
         };
         let of = |reservation: &Serial, reference: Option<&str>, data| Self {
-            kind: change.event_type().unwrap_or_default(),
+            kind: change.event_type().unwrap_or_default().into(),
             reservation: Some(*reservation),
             reference: reference.map(str::to_owned),
             data: Some(data),
@@ -103,7 +131,39 @@ impl EventWords {
             Change::Publish | Change::Pause | Change::Resume | Change::Close => {
                 sale(change.event_type().unwrap_or_default(), None)
             }
-            Change::Open => sale(
+            Change::Unpublish => sale(
+                "sale.unpublished",
+                Some(format!("{{\"units\":{}}}", pairs(released))),
+            ),
+            Change::ChangePrice {
+                item,
+                from,
+                to,
+                reason,
+                definition: _,
+            } => sale(
+                "sale.price_changed",
+                Some(format!(
+                    "{{\"item\":{},\"from\":{},\"to\":{},\"reason\":{}}}",
+                    item.0,
+                    from.0,
+                    to.0,
+                    json(reason)
+                )),
+            ),
+            Change::Wave {
+                item,
+                wave,
+                due_at: _,
+                units,
+            } => Self {
+                kind: "sale.wave".into(),
+                reservation: None,
+                reference: wave.reference(),
+                data: Some(format!("{{\"units\":[[{},{units}]]}}", item.0)),
+            },
+            Change::CountAttempts { from, counts } => sale(ATTEMPTS, Some(attempts(*from, counts))),
+            Change::Open { .. } => sale(
                 "sale.opened",
                 Some(format!("{{\"units\":{}}}", pairs(released))),
             ),
@@ -125,13 +185,56 @@ impl EventWords {
                 reservation,
                 payment_ref,
                 is_expired,
+                state,
+                refunded,
             } => of(
                 reservation,
                 Some(payment_ref.as_str()),
-                format!("{{\"expired\":{is_expired}}}"),
+                format!(
+                    "{{\"expired\":{is_expired},\"state\":\"{}\",\"refunded\":{}}}",
+                    state.as_str(),
+                    pairs(refunded)
+                ),
             ),
-            Change::Release { reservation, units } | Change::Expire { reservation, units } => {
-                of(reservation, None, format!("{{\"units\":{}}}", pairs(units)))
+            Change::ProtectPrice {
+                reservation,
+                item,
+                units,
+                paid_minor,
+                price_minor,
+                other,
+                state,
+                refunded,
+            } => of(
+                reservation,
+                None,
+                format!(
+                    "{{\"protects\":true,\"item\":{},\"bought\":{units},\"paid\":{},\"price\":{},\
+                     \"sale\":\"{other}\",\"state\":\"{}\",\"refunded\":{}}}",
+                    item.0,
+                    paid_minor.0,
+                    price_minor.0,
+                    state.as_str(),
+                    pairs(refunded)
+                ),
+            ),
+            Change::Extend {
+                reservation,
+                expires_at,
+            } => of(reservation, None, format!("{{\"until\":{}}}", expires_at.0)),
+            Change::Release {
+                reservation,
+                units,
+                is_pooled,
+            }
+            | Change::Expire {
+                reservation,
+                units,
+                is_pooled,
+            } => {
+                let pooled = if *is_pooled { "\"pooled\":true," } else { "" };
+                let data = format!("{{{pooled}\"units\":{}}}", pairs(units));
+                of(reservation, None, data)
             }
             Change::Refund {
                 reservation,
@@ -139,12 +242,14 @@ impl EventWords {
                 restock,
                 units,
                 is_whole,
+                refunded,
             } => of(
                 reservation,
                 refund_ref.as_ref().map(|reference| reference.as_str()),
                 format!(
-                    "{{\"restock\":{restock},\"whole\":{is_whole},\"units\":{}}}",
-                    pairs(units)
+                    "{{\"restock\":{restock},\"whole\":{is_whole},\"units\":{},\"refunded\":{}}}",
+                    pairs(units),
+                    pairs(refunded)
                 ),
             ),
             Change::ChangeStock {
@@ -154,7 +259,7 @@ impl EventWords {
                 applied_delta_units,
                 reason,
             } => Self {
-                kind: "sale.stock_changed",
+                kind: "sale.stock_changed".into(),
                 reservation: None,
                 reference: Some(key.as_str().to_owned()),
                 data: Some(format!(
@@ -194,6 +299,7 @@ impl DecisionWords {
                 reservation,
                 payment_ref,
                 is_expired,
+                ..
             } => Self::payment(refused(*is_expired), payment_ref.as_str(), *reservation),
             Change::Refund {
                 reservation,
@@ -201,6 +307,7 @@ impl DecisionWords {
                 restock,
                 units,
                 is_whole: _,
+                refunded: _,
             } => Self::refund(refund_ref.as_str(), *reservation, *restock, units),
             Change::ChangeStock {
                 item,
@@ -214,13 +321,28 @@ impl DecisionWords {
                 *asked_delta_units,
                 *applied_delta_units,
             ),
+            Change::Wave {
+                item, wave, units, ..
+            } => Self::wave(&wave.reference()?, item.0, *units),
+            Change::ProtectPrice {
+                reservation,
+                item,
+                units,
+                paid_minor,
+                price_minor,
+                ..
+            } => Self::price_protection(item.0, *reservation, *units, paid_minor.0, price_minor.0),
             // Refunded whole, without a name: the state is the decision.
             Change::Refund {
                 refund_ref: None, ..
             }
             | Change::PutDraft { .. }
             | Change::Publish
-            | Change::Open
+            | Change::Open { .. }
+            | Change::Unpublish
+            | Change::ChangePrice { .. }
+            | Change::CountAttempts { .. }
+            | Change::Extend { .. }
             | Change::Pause
             | Change::Resume
             | Change::Close
@@ -256,6 +378,29 @@ impl DecisionWords {
         }
     }
 
+    pub fn wave(reference: &str, item: u16, units: u32) -> Self {
+        Self {
+            kind: DecisionKind::Wave,
+            reference: reference.to_owned(),
+            scope: u64::from(item),
+            reservation: None,
+            detail: Some(format!("{{\"item\":{item},\"units\":{units}}}")),
+        }
+    }
+
+    /// Its reference is the item: each item of a reservation gets it once.
+    pub fn price_protection(item: u16, of: Serial, units: u32, paid: i64, price: i64) -> Self {
+        Self {
+            kind: DecisionKind::PriceProtection,
+            reference: item.to_string(),
+            scope: of.0,
+            reservation: Some(of),
+            detail: Some(format!(
+                "{{\"units\":{units},\"paid\":{paid},\"price\":{price}}}"
+            )),
+        }
+    }
+
     pub fn stock_change(key: &str, item: u16, asked: i64, applied: i64) -> Self {
         Self {
             kind: DecisionKind::StockChange,
@@ -267,6 +412,104 @@ impl DecisionWords {
             )),
         }
     }
+}
+
+/// `{"from":ms,"counts":[[item or null,"outcome",attempts],…]}`
+fn attempts(from: Timestamp, counts: &[AttemptCount]) -> String {
+    let mut text = format!("{{\"from\":{},\"counts\":[", from.0);
+    for (index, count) in counts.iter().enumerate() {
+        let comma = if index == 0 { "" } else { "," };
+        let item = count.item.map_or("null".into(), |item| item.0.to_string());
+        let _ = write!(
+            text,
+            "{comma}[{item},\"{}\",{}]",
+            count.outcome, count.attempts
+        );
+    }
+    text.push_str("]}");
+    text
+}
+
+/// Reads what `attempts` wrote.
+///
+/// # Errors
+/// What is not as it should be.
+pub fn attempts_of(data: &str) -> Result<AttemptsRow, String> {
+    #[derive(Deserialize)]
+    struct Stored {
+        from: i64,
+        counts: Vec<(Option<u16>, String, u64)>,
+    }
+    let stored: Stored = serde_json::from_str(data).map_err(|error| error.to_string())?;
+    let counts = stored.counts.into_iter();
+    Ok(AttemptsRow {
+        from: Timestamp(stored.from),
+        counts: counts
+            .map(|(item, outcome, attempts)| AttemptCount {
+                item: item.map(ItemIndex),
+                outcome,
+                attempts,
+            })
+            .collect(),
+    })
+}
+
+/// The reservation of an event as it stood after it, from the row as it stands now. What never changes is taken from the
+/// row; the rest is told by the event: its type and its facts. `expires_at` is that of the reservation when it was made.
+///
+/// # Errors
+/// Facts that cannot be read.
+pub fn as_it_stood(
+    mut row: ReservationRow,
+    event: &EventWords,
+    expires_at: Timestamp,
+) -> Result<ReservationRow, String> {
+    use ReservationState::{Confirmed, Expired, Refunded, Released, Reserved};
+    let facts: Facts = match &event.data {
+        Some(data) => serde_json::from_str(data)
+            .map_err(|error| format!("an event of reservation {}: {error}", row.serial.0))?,
+        None => Facts::default(),
+    };
+    let now = row.state;
+    row.state = match event.kind.as_ref() {
+        "reservation.confirmed" => Confirmed,
+        "reservation.released" => Released,
+        "reservation.expired" => Expired,
+        "reservation.refunded" if facts.whole => Refunded,
+        "reservation.refunded" => Confirmed,
+        "reservation.refund_due" => facts.state.unwrap_or(now),
+        _ => Reserved,
+    };
+    match row.state {
+        Confirmed if event.kind == "reservation.confirmed" => {
+            row.payment_ref = event
+                .reference
+                .as_deref()
+                .and_then(|text| PaymentRef::parse(text).ok());
+        }
+        Confirmed | Refunded => {}
+        ReservationState::Unknown | Reserved | Released | Expired => row.payment_ref = None,
+    }
+    match event.kind.as_ref() {
+        "reservation.reserved" => row.expires_at = expires_at,
+        "reservation.extended" => row.expires_at = Timestamp(facts.until),
+        _ => {}
+    }
+    // Without the fact (an event of an older program) the present figures are the nearest to it.
+    let is_told = facts.refunded.is_some();
+    let may_be_refunded =
+        event.kind == "reservation.refunded" || event.kind == "reservation.refund_due";
+    for line in &mut row.lines {
+        if is_told || !may_be_refunded {
+            let of_line = facts
+                .refunded
+                .iter()
+                .flatten()
+                .find(|(item, _)| *item == line.item.0);
+            line.refunded_units = of_line.map_or(0, |(_, units)| *units);
+        }
+    }
+    Ok(row)
 }
 
 pub fn refused(is_expired: bool) -> DecisionKind {

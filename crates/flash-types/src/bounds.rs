@@ -20,6 +20,10 @@ pub const LINE_UNITS_MAX: u32 = 1_000;
 pub const PURCHASE_UNITS_MAX: u32 = LINE_UNITS_MAX * LINES_MAX as u32;
 /// Most items in a sale.
 pub const ITEMS_MAX: usize = 500;
+/// Most waves of an item, and most times at which a sale sells again what came back.
+pub const WAVES_MAX: usize = 100;
+/// Longest price protection, in days.
+pub const PRICE_PROTECTION_DAYS_MAX: u32 = 365;
 /// Highest price, in minor units.
 pub const PRICE_MINOR_MAX: i64 = 1_000_000_000_000;
 /// Shortest payment window, in seconds.

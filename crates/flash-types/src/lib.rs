@@ -22,6 +22,6 @@ pub use reservation::{
     SharedReservation,
 };
 pub use sale::{
-    AdmissionRules, Goal, ItemDefinition, ItemUnits, SaleDefinition, SaleState, TicketRule,
+    AdmissionRules, Goal, ItemDefinition, ItemUnits, SaleDefinition, SaleState, TicketRule, Wave,
 };
 pub use time::{BadTimestamp, Timestamp, TimestampText};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Currency, ItemId, Money, SaleId, Timestamp, bounds};
+use crate::{Currency, ItemId, ItemIndex, Money, SaleId, Timestamp, bounds};
 
 /// Where a sale stands.
 // Draft -> Published -> Open <-> Paused; (Published | Open | Paused) -> Closed; any -> Frozen.
@@ -137,9 +137,22 @@ pub struct ItemDefinition {
     /// Most units of this item for one buyer over the whole sale; none if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub units_per_buyer_max: Option<u32>,
-    /// Planned releases. Not built: only the neutral value is taken.
+    /// Below this price the plan is held to be a mistake, minor units.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub floor_price_minor: Option<Money>,
+    /// Units held back at the start, and when they are released; ascending by time. What is in no wave is released at the start.
     #[serde(default)]
-    pub waves: [(); 0],
+    pub waves: Vec<Wave>,
+}
+
+/// A planned release of further units.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wave {
+    /// When.
+    pub at: Timestamp,
+    /// How many.
+    pub units: u32,
 }
 
 /// A sale as its merchant plans it.
@@ -165,6 +178,12 @@ pub struct SaleDefinition {
     /// What the merchant wants to reach.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub goal: Option<Goal>,
+    /// For so many days after they bought, buyers are due the difference to a later, lower price of the item.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub price_protection_days: Option<u32>,
+    /// When units that came back unpaid are sold again, ascending; at once where this is empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub re_release_at: Vec<Timestamp>,
     /// Who may try.
     #[serde(default)]
     pub admission: AdmissionRules,
@@ -217,6 +236,22 @@ impl SaleDefinition {
             1,
             bounds::BURST_MAX,
         )?;
+        if let Some(days) = self.price_protection_days {
+            check_range(
+                "price_protection_days",
+                days,
+                1,
+                bounds::PRICE_PROTECTION_DAYS_MAX,
+            )?;
+        }
+        self.check_times("re_release_at", self.re_release_at.iter().copied())?;
+        if self
+            .re_release_at
+            .first()
+            .is_some_and(|first| *first <= self.starts_at)
+        {
+            return Err("re_release_at must lie after starts_at".into());
+        }
         if self.items.is_empty() || self.items.len() > bounds::ITEMS_MAX {
             return Err(format!("items must be 1-{} items", bounds::ITEMS_MAX));
         }
@@ -238,6 +273,10 @@ impl SaleDefinition {
             if let Some(list_price) = item.list_price_minor {
                 check_price(&format!("items[{index}].list_price_minor"), list_price)?;
             }
+            if let Some(floor_price) = item.floor_price_minor {
+                check_price(&format!("items[{index}].floor_price_minor"), floor_price)?;
+            }
+            self.check_waves(index, item)?;
             if item.units_per_buyer_max == Some(0) {
                 return Err(format!(
                     "items[{index}].units_per_buyer_max must be 1-4294967295; leave it out for no limit"
@@ -245,6 +284,55 @@ impl SaleDefinition {
             }
         }
         Ok(())
+    }
+
+    fn check_waves(&self, index: usize, item: &ItemDefinition) -> Result<(), String> {
+        let field = format!("items[{index}].waves");
+        self.check_times(&field, item.waves.iter().map(|wave| wave.at))?;
+        if item.waves.iter().any(|wave| wave.units == 0) {
+            return Err(format!("{field}: units must be 1-4294967295"));
+        }
+        let sum: u64 = item.waves.iter().map(|wave| u64::from(wave.units)).sum();
+        if sum > u64::from(item.stock_units) {
+            return Err(format!(
+                "{field} release {sum} units, more than the {} of stock_units",
+                item.stock_units
+            ));
+        }
+        Ok(())
+    }
+
+    /// Times of releases: few, ascending, before the end.
+    fn check_times(
+        &self,
+        field: &str,
+        times: impl ExactSizeIterator<Item = Timestamp> + Clone,
+    ) -> Result<(), String> {
+        if times.len() > bounds::WAVES_MAX {
+            return Err(format!("{field} must be at most {}", bounds::WAVES_MAX));
+        }
+        if !times.clone().is_sorted_by(|one, next| one < next) {
+            return Err(format!("{field} must ascend in time"));
+        }
+        if times.last().is_some_and(|last| last >= self.ends_at) {
+            return Err(format!("{field} must lie before ends_at"));
+        }
+        Ok(())
+    }
+
+    /// Units of an item that its waves hold back, of those waves that `is_done` does not name.
+    pub fn held_units(&self, item: ItemIndex, is_done: impl Fn(u16) -> bool) -> u64 {
+        let waves = self.items.get(usize::from(item.0)).map(|item| &item.waves);
+        (0u16..)
+            .zip(waves.into_iter().flatten())
+            .filter(|(wave, _)| !is_done(*wave))
+            .map(|(_, wave)| u64::from(wave.units))
+            .sum()
+    }
+
+    /// Whether units that come back unpaid wait for an announced time, judged at `now`.
+    pub fn is_pooling(&self, now: Timestamp) -> bool {
+        self.re_release_at.last().is_some_and(|last| now < *last)
     }
 }
 

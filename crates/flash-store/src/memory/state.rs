@@ -1,14 +1,15 @@
 //! The content of the memory store, and what each change does to it: the embedded store's conditions, in plain maps.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use flash_types::{ItemIndex, ItemUnits, ReservationState, SaleNo, SaleState, Serial, Timestamp};
 
 use super::MemoryFault;
-use crate::words::{DecisionWords, decision_words, stored_line};
+use crate::words::{DecisionWords, EventWords, as_it_stood, decision_words, stored_line};
 use crate::{
-    AdminNote, Batch, Change, CommitError, Committed, Decision, DecisionRow, Deltas, Entry,
-    ItemMove, ItemRow, NotApplied, ReservationRow, SaleRow,
+    AdminNote, Batch, Change, CommitError, Committed, Decision, DecisionRow, Delta, Deltas, Entry,
+    EventPlace, EventRow, ItemMove, ItemRow, NotApplied, ReadError, ReservationRow, SaleRow,
 };
 
 #[derive(Debug, Clone)]
@@ -44,6 +45,8 @@ pub struct State {
     pub decisions: BTreeMap<DecisionKey, DecisionRow>,
     pub notes: Vec<(u64, AdminNote)>,
     pub entries: Vec<(u64, Entry)>,
+    /// Ascending; the reservation of each is put in when it is read.
+    pub events: Vec<(EventRow, Option<Serial>)>,
     pub faults: VecDeque<MemoryFault>,
     pub stopped: Option<Stopped>,
     pub broken_books: Option<String>,
@@ -147,7 +150,10 @@ impl State {
     fn apply(&mut self, lane: SaleNo, batch: Batch) -> Result<Committed, CommitError> {
         let mut tip = self.tips.get(&lane).copied().unwrap_or_default();
         for entry in &batch.entries {
-            if let Err(what) = self.entry(entry) {
+            if let Err(what) = self
+                .entry(entry)
+                .map(|moved| self.tell(entry, batch.at, &moved))
+            {
                 // Half a batch is applied: this content is not to be used again.
                 self.broken_books = Some(what.clone());
                 return self.stop(format!("the books refuse: {what}"));
@@ -163,8 +169,60 @@ impl State {
         Ok(Committed::default())
     }
 
-    /// One arm for each change: long, since it is the whole list.
-    fn entry(&mut self, entry: &Entry) -> Result<(), String> {
+    /// Keeps the event that a change is.
+    fn tell(&mut self, entry: &Entry, at: Timestamp, moved: &[Delta]) {
+        let words = match &entry.change {
+            Change::Reserve { key, .. } => EventWords {
+                kind: "reservation.reserved".into(),
+                reservation: Some(entry.serial),
+                reference: Some(key.as_str().to_owned()),
+                data: None,
+            },
+            change => match EventWords::of(change, moved) {
+                Some(words) => words,
+                None => return,
+            },
+        };
+        let row = EventRow {
+            sale_no: entry.sale_no,
+            place: EventPlace {
+                generation: 1,
+                sequence: entry.serial.0,
+            },
+            kind: words.kind.into_owned(),
+            at,
+            reservation: None,
+            reference: words.reference,
+            data: words.data,
+        };
+        self.events.push((row, words.reservation));
+    }
+
+    /// An event with its reservation as it stood.
+    pub fn told(&self, (row, serial): &(EventRow, Option<Serial>)) -> Result<EventRow, ReadError> {
+        let mut row = row.clone();
+        if let Some(now) = serial.and_then(|serial| self.reservations.get(&serial)) {
+            let words = EventWords {
+                kind: row.kind.clone().into(),
+                reservation: *serial,
+                reference: row.reference.clone(),
+                data: row.data.clone(),
+            };
+            let window = self
+                .sales
+                .get(&row.sale_no)
+                .map_or(0, |sale| sale.definition.payment_window_s);
+            let expires_at = now.created_at.plus(Duration::from_secs(window.into()));
+            row.reservation =
+                Some(as_it_stood(now.clone(), &words, expires_at).map_err(ReadError)?);
+        }
+        Ok(row)
+    }
+
+    /// One arm for each change: long, since it is the whole list. Gives the units that an opening released, or that an
+    /// unpublishing took back.
+    fn entry(&mut self, entry: &Entry) -> Result<Deltas, String> {
+        let mut moved_units = Deltas::new();
         let Entry {
             serial,
             sale_no,
@@ -188,11 +246,51 @@ impl State {
                 self.sales.insert(*sale_no, draft(*sale_no, definition));
             }
             Change::Publish => self.move_sale(*sale_no, &[SaleState::Draft], change)?,
-            Change::Open => {
+            Change::Open { held } => {
                 let sale = self.move_sale_row(*sale_no, &[SaleState::Published], change)?;
                 for item in &mut sale.items {
-                    item.units.available += std::mem::take(&mut item.units.unreleased);
+                    let stays = held_of(held, item.index).min(item.units.unreleased);
+                    let units = item.units.unreleased - stays;
+                    item.units.available += units;
+                    item.units.unreleased = stays;
+                    push_units(&mut moved_units, item.index, units);
                 }
+            }
+            Change::Unpublish => {
+                let is_new = !self
+                    .reservations
+                    .values()
+                    .any(|row| row.sale_no == *sale_no);
+                must(is_new, || {
+                    format!("something of sale {} was reserved", sale_no.0)
+                })?;
+                let from = [SaleState::Published, SaleState::Open, SaleState::Paused];
+                let sale = self.move_sale_row(*sale_no, &from, change)?;
+                for item in &mut sale.items {
+                    let units = std::mem::take(&mut item.units.available);
+                    item.units.unreleased += units;
+                    push_units(&mut moved_units, item.index, units);
+                }
+            }
+            Change::ChangePrice { definition, .. } => {
+                let sale = self.sale(*sale_no)?;
+                must(sale.state == SaleState::Paused, || {
+                    format!("sale {} is not paused", sale_no.0)
+                })?;
+                sale.definition = (**definition).clone();
+            }
+            Change::CountAttempts { .. } | Change::Wave { .. } => {
+                self.sale(*sale_no)?;
+            }
+            Change::Extend {
+                reservation,
+                expires_at,
+            } => {
+                let row = self.reservation(*sale_no, *reservation)?;
+                must(row.state == ReservationState::Reserved, || {
+                    format!("reservation {} is not reserved", reservation.0)
+                })?;
+                row.expires_at = *expires_at;
             }
             Change::Pause => self.move_sale(*sale_no, &[SaleState::Open], change)?,
             Change::Resume => self.move_sale(*sale_no, &[SaleState::Paused], change)?,
@@ -247,11 +345,17 @@ impl State {
                 let row = self.move_reservation(*sale_no, *reservation, from, units, change)?;
                 row.payment_ref = Some(*payment_ref);
             }
-            Change::Release { reservation, units } | Change::Expire { reservation, units } => {
+            Change::Release {
+                reservation, units, ..
+            }
+            | Change::Expire {
+                reservation, units, ..
+            } => {
                 let from = ReservationState::Reserved;
                 self.move_reservation(*sale_no, *reservation, from, units, change)?;
             }
-            Change::RefusePayment { reservation, .. } => {
+            Change::RefusePayment { reservation, .. }
+            | Change::ProtectPrice { reservation, .. } => {
                 self.reservation(*sale_no, *reservation)?;
             }
             Change::Refund {
@@ -260,6 +364,7 @@ impl State {
                 units,
                 is_whole,
                 refund_ref: _,
+                refunded: _,
             } => self.refund(*sale_no, *reservation, *restock, units, *is_whole)?,
             Change::ChangeStock { .. } => {}
             Change::Note(note) => self.notes.push((serial.0, note.clone())),
@@ -272,7 +377,8 @@ impl State {
                 .ok_or_else(|| format!("sale {} has no item {}", sale_no.0, item.0))?;
             row.units = moved(row.units, step)?;
         }
-        self.decision(*sale_no, change)
+        self.decision(*sale_no, change)?;
+        Ok(moved_units)
     }
 
     fn sale(&mut self, sale_no: SaleNo) -> Result<&mut SaleRow, String> {
@@ -422,6 +528,22 @@ fn draft(sale_no: SaleNo, definition: &flash_types::SaleDefinition) -> SaleRow {
         is_retired: false,
         items: items.collect(),
     }
+}
+
+fn push_units(units: &mut Deltas, item: ItemIndex, n: u64) {
+    if n > 0 {
+        let units_u32 = u32::try_from(n).unwrap_or(u32::MAX);
+        units.push(Delta {
+            item,
+            units: units_u32,
+        });
+    }
+}
+
+/// Units of an item in a list of units.
+fn held_of(held: &[Delta], item: ItemIndex) -> u64 {
+    let found = held.iter().find(|delta| delta.item == item);
+    found.map_or(0, |delta| delta.units.into())
 }
 
 fn moved(units: ItemUnits, step: ItemMove) -> Result<ItemUnits, String> {

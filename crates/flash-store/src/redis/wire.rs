@@ -185,9 +185,39 @@ fn add_change(cmd: &mut Cmd, entry: &Entry, line: &mut String) {
                 };
             }
         }
-        Change::Open => {
-            op(cmd, "O", 1);
+        Change::Open { held } => {
+            op(cmd, "O", 2 + 2 * held.len());
             cmd.arg(&*line);
+            add_units(cmd, held);
+        }
+        Change::Unpublish => {
+            op(cmd, "U", 1);
+            cmd.arg(&*line);
+        }
+        Change::ChangePrice { definition, .. } => {
+            op(cmd, "A", 2);
+            cmd.arg(&*line).arg(json(&**definition));
+        }
+        Change::Wave {
+            item,
+            due_at,
+            units,
+            ..
+        } => {
+            op(cmd, "V", 6);
+            cmd.arg(&*line).arg(item.0).arg(*units).arg(due_at.0);
+            reference(cmd, &entry.change);
+        }
+        Change::CountAttempts { .. } => {
+            op(cmd, "K", 1);
+            cmd.arg(&*line);
+        }
+        Change::Extend {
+            reservation,
+            expires_at,
+        } => {
+            op(cmd, "E", 3);
+            cmd.arg(&*line).arg(reservation.0).arg(expires_at.0);
         }
         Change::Publish => state(cmd, line, "published", "draft"),
         Change::Pause => state(cmd, line, "paused", "open"),
@@ -212,19 +242,27 @@ fn add_change(cmd: &mut Cmd, entry: &Entry, line: &mut String) {
             reference(cmd, &entry.change);
             add_units(cmd, units);
         }
-        Change::RefusePayment { reservation, .. } => {
+        Change::RefusePayment { reservation, .. } | Change::ProtectPrice { reservation, .. } => {
             op(cmd, "P", 4);
             cmd.arg(&*line).arg(reservation.0);
             reference(cmd, &entry.change);
         }
-        Change::Release { reservation, units } => {
-            op(cmd, "L", 3 + 2 * units.len());
-            cmd.arg(&*line).arg(reservation.0);
+        Change::Release {
+            reservation,
+            units,
+            is_pooled,
+        } => {
+            op(cmd, "L", 4 + 2 * units.len());
+            cmd.arg(&*line).arg(reservation.0).arg(u8::from(*is_pooled));
             add_units(cmd, units);
         }
-        Change::Expire { reservation, units } => {
-            op(cmd, "X", 3 + 2 * units.len());
-            cmd.arg(&*line).arg(reservation.0);
+        Change::Expire {
+            reservation,
+            units,
+            is_pooled,
+        } => {
+            op(cmd, "X", 4 + 2 * units.len());
+            cmd.arg(&*line).arg(reservation.0).arg(u8::from(*is_pooled));
             add_units(cmd, units);
         }
         Change::Refund {
@@ -233,6 +271,7 @@ fn add_change(cmd: &mut Cmd, entry: &Entry, line: &mut String) {
             units,
             is_whole,
             refund_ref: _,
+            refunded: _,
         } => {
             op(cmd, "F", 7 + 2 * units.len());
             cmd.arg(&*line).arg(reservation.0);
@@ -293,7 +332,7 @@ pub fn reference_field(kind: &str, scope: u64, reference: &str) -> String {
     format!("{kind}{SEPARATOR}{scope}{SEPARATOR}{reference}")
 }
 
-/// `E|serial|type|reservation|reference|data`; of an opening without its data, which the script adds.
+/// `E|serial|type|reservation|reference|data`; of an opening and an unpublishing without their data, which the script adds.
 fn event_line(entry: &Entry, line: &mut String) {
     use std::fmt::Write;
     line.clear();
@@ -307,7 +346,8 @@ fn event_line(entry: &Entry, line: &mut String) {
     line.push(SEPARATOR);
     line.push_str(words.reference.as_deref().unwrap_or_default());
     line.push(SEPARATOR);
-    if entry.change != Change::Open {
+    let is_told_by_script = matches!(entry.change, Change::Open { .. } | Change::Unpublish);
+    if !is_told_by_script {
         line.push_str(words.data.as_deref().unwrap_or_default());
     }
 }

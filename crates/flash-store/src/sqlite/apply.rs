@@ -53,8 +53,10 @@ pub struct Writer<'c> {
     insert_item: Statement<'c>,
     move_sale: Statement<'c>,
     retire_sale: Statement<'c>,
-    select_unreleased: Statement<'c>,
-    release_items: Statement<'c>,
+    select_units: Statement<'c>,
+    has_reservations: Statement<'c>,
+    replan_sale: Statement<'c>,
+    extend_reservation: Statement<'c>,
     move_item: Statement<'c>,
     canon: Canon,
     hashes: Vec<u64>,
@@ -80,8 +82,10 @@ impl<'c> Writer<'c> {
             insert_item: connection.prepare(sql::INSERT_ITEM)?,
             move_sale: connection.prepare(sql::MOVE_SALE)?,
             retire_sale: connection.prepare(sql::RETIRE_SALE)?,
-            select_unreleased: connection.prepare(sql::SELECT_UNRELEASED)?,
-            release_items: connection.prepare(sql::RELEASE_ITEMS)?,
+            select_units: connection.prepare(sql::SELECT_UNITS)?,
+            has_reservations: connection.prepare(sql::HAS_RESERVATIONS)?,
+            replan_sale: connection.prepare(sql::REPLAN_SALE)?,
+            extend_reservation: connection.prepare(sql::EXTEND_RESERVATION)?,
             move_item: connection.prepare(sql::MOVE_ITEM)?,
             canon: Canon::default(),
             hashes: Vec::new(),
@@ -146,9 +150,26 @@ impl<'c> Writer<'c> {
             }
             Change::Note(note) => self.note(*serial, *sale_no, note)?,
             Change::PutDraft { definition } => self.put_draft(*serial, *sale_no, definition)?,
-            Change::Open => {
+            Change::Open { held } => {
                 self.move_sale(*sale_no, "published", change)?;
-                released = self.release_items(*sale_no)?;
+                released = self.release_items(*sale_no, held)?;
+            }
+            Change::Unpublish => {
+                self.move_sale(*sale_no, "published open paused", change)?;
+                released = self.take_items_back(*sale_no)?;
+            }
+            Change::ChangePrice { definition, .. } => self.replan(*sale_no, definition)?,
+            Change::Extend {
+                reservation,
+                expires_at,
+            } => {
+                let done = self.extend_reservation.execute(params![
+                    reservation.0.cast_signed(),
+                    sale_no.0,
+                    expires_at.0
+                ])?;
+                let from = ReservationState::Reserved;
+                must_be_one(done, || does_not_fit(*reservation, change, from))?;
             }
             Change::Publish => self.move_sale(*sale_no, "draft", change)?,
             Change::Pause => self.move_sale(*sale_no, "open", change)?,
@@ -189,7 +210,12 @@ impl<'c> Writer<'c> {
                 ])?;
                 must_be_one(done, || does_not_fit(*reservation, change, from))?;
             }
-            Change::Release { reservation, units } | Change::Expire { reservation, units } => {
+            Change::Release {
+                reservation, units, ..
+            }
+            | Change::Expire {
+                reservation, units, ..
+            } => {
                 let from = ReservationState::Reserved;
                 let to = change.reservation_state().unwrap_or(from);
                 let (item, n) = first(units);
@@ -203,7 +229,8 @@ impl<'c> Writer<'c> {
                 ])?;
                 must_be_one(done, || does_not_fit(*reservation, change, from))?;
             }
-            Change::RefusePayment { reservation, .. } => {
+            Change::RefusePayment { reservation, .. }
+            | Change::ProtectPrice { reservation, .. } => {
                 let is_there = self
                     .exists_reservation
                     .exists(params![reservation.0.cast_signed(), sale_no.0])?;
@@ -217,8 +244,9 @@ impl<'c> Writer<'c> {
                 units,
                 is_whole,
                 refund_ref: _,
+                refunded: _,
             } => self.refund(*sale_no, *reservation, *restock, units, *is_whole)?,
-            Change::ChangeStock { .. } => {}
+            Change::ChangeStock { .. } | Change::Wave { .. } | Change::CountAttempts { .. } => {}
         }
         self.add_moves(*sale_no, change);
         self.event(batch, entry, &released)?;
@@ -381,21 +409,77 @@ impl<'c> Writer<'c> {
         })
     }
 
-    /// All that is unreleased becomes available; gives what that was.
-    fn release_items(&mut self, sale_no: SaleNo) -> Result<Deltas, Failure> {
+    /// What is unreleased becomes available, but for what is held back; gives what that was.
+    fn release_items(&mut self, sale_no: SaleNo, held: &[Delta]) -> Result<Deltas, Failure> {
         // Changes of stock earlier in this batch must be in the counters first.
         self.flush_moves()?;
         let mut released = Deltas::new();
-        let mut rows = self.select_unreleased.query([sale_no.0])?;
+        let mut rows = self.select_units.query([sale_no.0])?;
         while let Some(row) = rows.next()? {
-            released.push(Delta {
-                item: ItemIndex(row.get(0)?),
-                units: row.get(1)?,
-            });
+            let item = ItemIndex(row.get(0)?);
+            let held = held.iter().find(|delta| delta.item == item);
+            let units = row
+                .get::<_, u32>(1)?
+                .saturating_sub(held.map_or(0, |delta| delta.units));
+            if units > 0 {
+                released.push(Delta { item, units });
+            }
         }
         drop(rows);
-        self.release_items.execute([sale_no.0])?;
+        for Delta { item, units } in &released {
+            let units = i64::from(*units);
+            self.moves.insert(
+                (sale_no, *item),
+                ItemMove {
+                    unreleased: -units,
+                    available: units,
+                    ..ItemMove::default()
+                },
+            );
+        }
+        self.flush_moves()?;
         Ok(released)
+    }
+
+    /// What is available is unreleased again, in a sale of which nothing was ever reserved; gives what that was.
+    fn take_items_back(&mut self, sale_no: SaleNo) -> Result<Deltas, Failure> {
+        if self.has_reservations.exists([sale_no.0])? {
+            return Err(Failure::Books(format!(
+                "something of sale {} was reserved",
+                sale_no.0
+            )));
+        }
+        self.flush_moves()?;
+        let mut taken = Deltas::new();
+        let mut rows = self.select_units.query([sale_no.0])?;
+        while let Some(row) = rows.next()? {
+            let (item, units) = (ItemIndex(row.get(0)?), row.get(2)?);
+            if units > 0 {
+                taken.push(Delta { item, units });
+            }
+        }
+        drop(rows);
+        for Delta { item, units } in &taken {
+            let units = i64::from(*units);
+            self.moves.insert(
+                (sale_no, *item),
+                ItemMove {
+                    unreleased: units,
+                    available: -units,
+                    ..ItemMove::default()
+                },
+            );
+        }
+        self.flush_moves()?;
+        Ok(taken)
+    }
+
+    /// Stores a paused sale's plan anew.
+    fn replan(&mut self, sale_no: SaleNo, definition: &SaleDefinition) -> Result<(), Failure> {
+        let text = serde_json::to_string(definition)
+            .map_err(|error| Failure::Books(format!("sale {}: {error}", sale_no.0)))?;
+        let done = self.replan_sale.execute(params![sale_no.0, text])?;
+        must_be_one(done, || format!("sale {} is not paused", sale_no.0))
     }
 
     fn event(&mut self, batch: &Batch, entry: &Entry, released: &[Delta]) -> Result<(), Failure> {
@@ -405,7 +489,7 @@ impl<'c> Writer<'c> {
         let facts = EventFacts {
             serial: entry.serial.0,
             sale_no: entry.sale_no.0,
-            kind: words.kind,
+            kind: &words.kind,
             at_ms: batch.at.0,
             reservation: words.reservation.map(|serial| serial.0),
             reference: words.reference.as_deref(),

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
-use flash_types::{ReservationState, SaleId, SaleNo, SaleState};
+use flash_types::{ReservationState, SaleId, SaleNo, SaleState, Serial, Timestamp};
 use rusqlite::{Connection, Row, Rows, params};
 
 use super::folder::Paths;
@@ -180,6 +180,8 @@ struct Loader<'l> {
     sums: Sums,
     is_retiring: bool,
     canon: Canon,
+    /// Reservations that were given more time, and until when.
+    extensions: HashMap<Serial, Timestamp>,
 }
 
 struct Outcome {
@@ -205,7 +207,9 @@ impl<'l> Loader<'l> {
             sums: Sums::default(),
             is_retiring: false,
             canon: Canon::default(),
+            extensions: HashMap::new(),
         };
+        loader.extensions(&connection)?;
         loader.sales(&connection)?;
         loader.batches(&connection)?;
         loader.decisions(&connection)?;
@@ -238,6 +242,18 @@ impl<'l> Loader<'l> {
                 items: vec![(0, 0); sale.items.len()],
                 sale,
             });
+        }
+        Ok(())
+    }
+
+    fn extensions(&mut self, connection: &Connection) -> Result<(), Stop> {
+        let mut statement = connection.prepare("SELECT serial, expires_ms FROM extension")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let (serial, expires_ms) = (number(row, 0)?, number(row, 1)?);
+            self.sums.add_extension(serial, expires_ms);
+            self.extensions
+                .insert(Serial(serial), Timestamp(expires_ms));
         }
         Ok(())
     }
@@ -324,7 +340,7 @@ impl<'l> Loader<'l> {
     }
 
     /// Counts a reservation, hands it over, and gives its hash.
-    fn reservation(&mut self, row: ReservationRow) -> Result<u64, Stop> {
+    fn reservation(&mut self, mut row: ReservationRow) -> Result<u64, Stop> {
         let broken = |what: &str| Stop::Broken(format!("reservation {}: {what}", row.serial.0));
         if self.sales.get(self.latest).map(|known| known.sale.sale_no) != Some(row.sale_no) {
             self.latest = *self
@@ -362,6 +378,9 @@ impl<'l> Loader<'l> {
             .iter()
             .map(|line| (line.item.0, line.units, line.unit_price_minor.0));
         let hash = self.canon.reservation(&facts, lines);
+        if let Some(expires_at) = self.extensions.get(&row.serial) {
+            row.expires_at = *expires_at;
+        }
         if !sale.sale.is_retired {
             self.into.reservation(row);
         }

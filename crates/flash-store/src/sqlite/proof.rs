@@ -11,9 +11,9 @@ use flash_types::{ReservationState, SaleDefinition, SaleState, Serial};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::chain::EventFacts;
-use crate::words::{DecisionWords, Facts, RETIRED, decision_words, refused, state_code};
+use crate::words::{ATTEMPTS, DecisionWords, Facts, RETIRED, decision_words, refused, state_code};
 use crate::{DecisionKind, DecisionRow, Delta, ReservationRow, SaleRow};
-use flash_types::ItemIndex;
+use flash_types::{ItemIndex, Money};
 
 /// Sums of marks, wrapping.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -22,6 +22,7 @@ pub struct Sums {
     refunds: u64,
     payments: u64,
     decisions: u64,
+    extensions: u64,
 }
 
 impl Sums {
@@ -70,6 +71,12 @@ impl Sums {
         self.payments = self.payments.wrapping_add(mark(&[serial, 3], payment_ref));
     }
 
+    /// What a row of `extension` adds.
+    pub fn add_extension(&mut self, serial: u64, expires_ms: i64) {
+        let mark = mark(&[serial, 6, expires_ms.cast_unsigned()], "");
+        self.extensions = self.extensions.wrapping_add(mark);
+    }
+
     fn add_words(&mut self, sale_no: u32, words: &DecisionWords) {
         self.decision(
             sale_no,
@@ -107,6 +114,8 @@ impl Sums {
             Some("the payment of a reservation is not that of its events")
         } else if self.decisions != events.decisions {
             Some("a decision is missing, or is not what its event recorded")
+        } else if self.extensions != events.extensions {
+            Some("the time that a reservation was given to pay is not what its event recorded")
         } else {
             None
         }
@@ -170,12 +179,32 @@ impl EventFold {
                 let words = DecisionWords::payment(DecisionKind::PaymentTaken, reference, serial);
                 sums.add_words(event.sale_no, &words);
             }
+            "reservation.refund_due" if facts.protects => {
+                let words = DecisionWords::price_protection(
+                    facts.item,
+                    serial,
+                    facts.bought,
+                    facts.paid,
+                    facts.price,
+                );
+                sums.add_words(event.sale_no, &words);
+            }
+            "reservation.extended" => sums.add_extension(reservation, facts.until),
             "reservation.refund_due" => {
                 let words = DecisionWords::payment(refused(facts.expired), reference, serial);
                 sums.add_words(event.sale_no, &words);
             }
-            "reservation.released" => sums.add_step(reservation, Reserved, Released),
-            "reservation.expired" => sums.add_step(reservation, Reserved, Expired),
+            "reservation.released" | "reservation.expired" => {
+                let is_expired = event.kind == "reservation.expired";
+                sums.add_step(
+                    reservation,
+                    Reserved,
+                    if is_expired { Expired } else { Released },
+                );
+                if facts.pooled {
+                    return self.release(event.sale_no, &facts.units, -1);
+                }
+            }
             "reservation.refunded" => {
                 if facts.whole {
                     sums.add_step(reservation, Confirmed, Refunded);
@@ -224,14 +253,27 @@ impl EventFold {
             RETIRED => sale.is_retired = true,
             "sale.opened" => {
                 sale.state = SaleState::Open;
-                for (item, units) in &facts.units {
-                    let (_, unreleased) = sale
-                        .items
-                        .get_mut(usize::from(*item))
-                        .ok_or_else(|| broken("an item that the sale does not have"))?;
-                    *unreleased -= i64::from(*units);
-                }
+                return self.release(event.sale_no, &facts.units, 1);
             }
+            "sale.unpublished" => {
+                sale.state = SaleState::Draft;
+                return self.release(event.sale_no, &facts.units, -1);
+            }
+            "sale.wave" => {
+                if let (Some(reference), Some((item, units))) =
+                    (event.reference, facts.units.first())
+                {
+                    let words = DecisionWords::wave(reference, *item, *units);
+                    self.sums.add_words(event.sale_no, &words);
+                }
+                return self.release(event.sale_no, &facts.units, 1);
+            }
+            "sale.price_changed" => {
+                let item = sale.definition.items.get_mut(usize::from(facts.item));
+                let item = item.ok_or_else(|| broken("an item that the sale does not have"))?;
+                item.sale_price_minor = Money(facts.to);
+            }
+            ATTEMPTS => {}
             "sale.stock_changed" => {
                 let (stock, _) = sale
                     .items
@@ -247,6 +289,19 @@ impl EventFold {
                 self.sums.add_words(event.sale_no, &words);
             }
             _ => return Err(broken("of unknown type")),
+        }
+        Ok(())
+    }
+
+    /// Units leave what is unreleased (`sign` 1), or come back to it (-1).
+    fn release(&mut self, sale_no: u32, units: &[(u16, u32)], sign: i64) -> Result<(), String> {
+        let sale = self.sales.get_mut(&sale_no);
+        let items = sale.map_or(&mut [][..], |sale| &mut sale.items);
+        for (item, units) in units {
+            let Some((_, unreleased)) = items.get_mut(usize::from(*item)) else {
+                return Err(format!("sale {sale_no} has no item {item}"));
+            };
+            *unreleased -= sign * i64::from(*units);
         }
         Ok(())
     }

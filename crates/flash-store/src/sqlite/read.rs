@@ -21,6 +21,10 @@ const QUEUE_READS_MAX: usize = 1_024;
 
 pub const RESERVATION_COLUMNS: &str = "serial, sale_no, buyer, idem_key, state, item_index, units, \
     unit_price_minor, refunded_units, restocked_units, more_lines, created_ms, expires_ms, payment_ref";
+/// The same as it stands for buyers: with the time that a reservation was given to pay.
+const SHOWN_COLUMNS: &str = "serial, sale_no, buyer, idem_key, state, item_index, units, \
+    unit_price_minor, refunded_units, restocked_units, more_lines, created_ms, \
+    ifnull((SELECT e.expires_ms FROM extension e WHERE e.serial = reservation.serial), expires_ms), payment_ref";
 pub const DECISION_COLUMNS: &str = "sale_no, kind, outcome, reference, reservation, detail";
 pub const ITEM_COLUMNS: &str = "item_index, item, stock_units, unreleased_units, available_units, \
     reserved_units, sold_units";
@@ -37,10 +41,10 @@ pub struct Reader {
 
 impl Reader {
     /// Starts the thread.
-    pub fn start(connection: Connection) -> std::io::Result<Self> {
+    pub fn start(name: &str, connection: Connection) -> std::io::Result<Self> {
         let (sender, receiver): (_, Receiver<Read>) = bounded(QUEUE_READS_MAX);
         let thread = std::thread::Builder::new()
-            .name("store-reader".into())
+            .name(name.into())
             .spawn(move || {
                 let queries = Queries(connection);
                 while let Ok(read) = receiver.recv() {
@@ -92,7 +96,7 @@ impl Reader {
 }
 
 /// The queries.
-pub struct Queries(Connection);
+pub struct Queries(pub(super) Connection);
 
 impl Queries {
     pub fn reservation(
@@ -100,9 +104,8 @@ impl Queries {
         sale_no: SaleNo,
         serial: Serial,
     ) -> Result<Option<ReservationRow>, ReadError> {
-        let sql = format!(
-            "SELECT {RESERVATION_COLUMNS} FROM reservation WHERE serial = ?1 AND sale_no = ?2"
-        );
+        let sql =
+            format!("SELECT {SHOWN_COLUMNS} FROM reservation WHERE serial = ?1 AND sale_no = ?2");
         let rows = self.rows(
             &sql,
             params![serial.0.cast_signed(), sale_no.0],
@@ -118,7 +121,7 @@ impl Queries {
         buyer: BuyerId,
         key: IdempotencyKey,
     ) -> Result<Option<ReservationRow>, ReadError> {
-        let columns = RESERVATION_COLUMNS;
+        let columns = SHOWN_COLUMNS;
         let sql = match self.sale_place(sale_no)? {
             None => return Ok(None),
             Some(place) if place.is_indexed => format!(
@@ -184,7 +187,7 @@ impl Queries {
         let buyer = filter.buyer.as_ref().map(|buyer| buyer.as_str());
         let state = filter.state.map(state_code);
         let mut values: Vec<&dyn ToSql> = vec![&sale_no.0, &after, &limit];
-        let mut sql = format!("SELECT {RESERVATION_COLUMNS} FROM reservation WHERE ");
+        let mut sql = format!("SELECT {SHOWN_COLUMNS} FROM reservation WHERE ");
         match &buyer {
             Some(buyer) if place.is_indexed => {
                 sql +=
@@ -201,8 +204,34 @@ impl Queries {
             values.push(state);
             sql += &format!("AND state = ?{} ", values.len());
         }
+        let first_after = match filter.updated_after {
+            Some(time) => match self.first_serial_after(time)? {
+                Some(first) => Some(first),
+                None => return Ok(Vec::new()),
+            },
+            None => None,
+        };
+        if let Some(first) = &first_after {
+            values.push(first);
+            let place = values.len();
+            sql += &format!(
+                "AND (serial >= ?{place} OR serial IN (SELECT reservation FROM event \
+                 WHERE serial >= ?{place} AND sale_no = ?1)) "
+            );
+        }
         sql += "AND serial > ?2 ORDER BY serial LIMIT ?3";
         self.rows(&sql, values.as_slice(), reservation_row)
+    }
+
+    /// The serial of the first change that was made after a time.
+    fn first_serial_after(&self, time: Timestamp) -> Result<Option<i64>, ReadError> {
+        self.0
+            .query_row(
+                "SELECT min(first_serial) FROM batch WHERE at_ms > ?1 AND jobs > 0",
+                [time.0],
+                |row| row.get(0),
+            )
+            .map_err(|error| ReadError(error.to_string()))
     }
 
     pub fn items(&self, sale_no: SaleNo) -> Result<Vec<ItemRow>, ReadError> {
@@ -225,7 +254,7 @@ impl Queries {
         )
     }
 
-    fn sale_place(&self, sale_no: SaleNo) -> Result<Option<SalePlace>, ReadError> {
+    pub(super) fn sale_place(&self, sale_no: SaleNo) -> Result<Option<SalePlace>, ReadError> {
         self.0
             .query_row(
                 "SELECT retired = 2, first_serial FROM sale WHERE sale_no = ?1",
@@ -241,7 +270,7 @@ impl Queries {
             .map_err(|error| ReadError(error.to_string()))
     }
 
-    fn rows<T>(
+    pub(super) fn rows<T>(
         &self,
         sql: &str,
         values: impl rusqlite::Params,
@@ -258,9 +287,9 @@ impl Queries {
     }
 }
 
-struct SalePlace {
+pub(super) struct SalePlace {
     is_indexed: bool,
-    first_serial: i64,
+    pub(super) first_serial: i64,
 }
 
 /// Decodes [`RESERVATION_COLUMNS`].

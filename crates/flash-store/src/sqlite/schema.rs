@@ -11,7 +11,7 @@ use super::folder::Paths;
 use crate::OpenError;
 
 /// The program knows this schema.
-pub const SCHEMA_VERSION: i64 = 1;
+pub const SCHEMA_VERSION: i64 = 2;
 /// `STMP`.
 const APPLICATION_ID: i64 = 0x5354_4d50;
 /// The schema of a new store.
@@ -35,8 +35,11 @@ pub struct Migration {
     pub sql: &'static str,
 }
 
-/// None yet: version 1 is the first.
-pub const MIGRATIONS: &[Migration] = &[];
+/// All there are, oldest first.
+pub const MIGRATIONS: &[Migration] = &[Migration {
+    from: 1,
+    sql: include_str!("../../queries/migrate_1_to_2.sql"),
+}];
 
 /// What may be done to a database at open.
 #[derive(Debug, Clone, Copy)]

@@ -32,10 +32,16 @@ pub const MOVE_SALE: &str =
     "UPDATE sale SET state = ?2 WHERE sale_no = ?1 AND instr(?3, state) > 0";
 pub const RETIRE_SALE: &str = "UPDATE sale SET retired = 1, keys_after = first_serial \
     WHERE sale_no = ?1 AND retired = 0";
-pub const SELECT_UNRELEASED: &str = "SELECT item_index, unreleased_units FROM item \
-    WHERE sale_no = ?1 AND unreleased_units > 0 ORDER BY item_index";
-pub const RELEASE_ITEMS: &str = "UPDATE item SET available_units = available_units + unreleased_units, \
-    unreleased_units = 0 WHERE sale_no = ?1";
+pub const SELECT_UNITS: &str = "SELECT item_index, unreleased_units, available_units FROM item \
+    WHERE sale_no = ?1 ORDER BY item_index";
+/// Nothing of a sale lies before its first serial.
+pub const HAS_RESERVATIONS: &str = "SELECT 1 FROM reservation WHERE sale_no = ?1 \
+    AND serial >= (SELECT first_serial FROM sale WHERE sale_no = ?1) LIMIT 1";
+pub const REPLAN_SALE: &str =
+    "UPDATE sale SET definition = ?2 WHERE sale_no = ?1 AND state = 'paused'";
+/// Once: a second extension finds its row there. The reservation itself stays as the chain has it.
+pub const EXTEND_RESERVATION: &str = "INSERT INTO extension SELECT serial, ?3 FROM reservation \
+    WHERE serial = ?1 AND sale_no = ?2 AND state = 1 AND expires_ms < ?3";
 pub const MOVE_ITEM: &str = "UPDATE item SET stock_units = stock_units + ?3, unreleased_units = unreleased_units + ?4, \
     available_units = available_units + ?5, reserved_units = reserved_units + ?6, sold_units = sold_units + ?7 \
     WHERE sale_no = ?1 AND item_index = ?2";

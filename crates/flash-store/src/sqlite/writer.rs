@@ -263,7 +263,13 @@ impl<'c> Committer<'c> {
                     CHANGE_BYTES + 1_024 * definition.items.len() as u64
                 }
                 Change::Publish
-                | Change::Open
+                | Change::Open { .. }
+                | Change::Unpublish
+                | Change::ChangePrice { .. }
+                | Change::Wave { .. }
+                | Change::CountAttempts { .. }
+                | Change::ProtectPrice { .. }
+                | Change::Extend { .. }
                 | Change::Pause
                 | Change::Resume
                 | Change::Close

@@ -99,6 +99,8 @@ pub fn definition(name: &str, stock: &[u32]) -> SaleDefinition {
         currency: Currency::parse("CNY").unwrap(),
         payment_window_s: 300,
         goal: None,
+        price_protection_days: None,
+        re_release_at: Vec::new(),
         admission: AdmissionRules::default(),
         items: stock
             .iter()
@@ -110,7 +112,8 @@ pub fn definition(name: &str, stock: &[u32]) -> SaleDefinition {
                 sale_price_minor: Money(9_900),
                 stock_units: *stock,
                 units_per_buyer_max: Some(2),
-                waves: [],
+                floor_price_minor: None,
+                waves: Vec::new(),
             })
             .collect(),
     }
