@@ -55,7 +55,7 @@ fn open(items: u64, units_per_buyer_max: Option<u32>) -> Ledger<u32> {
         .map(|_| item(stock, units_per_buyer_max))
         .collect();
     let ledger = Ledger::new(&items, HASH_KEY);
-    ledger.release_all();
+    ledger.release_all(&[]);
     ledger
 }
 
@@ -126,7 +126,7 @@ fn wins(c: &mut Criterion) {
 fn refusals(c: &mut Criterion) {
     let (winners, losers) = (pairs(1), pairs(2));
     let ledger = Ledger::new(&[item(BUYERS as u64, Some(1))], HASH_KEY);
-    ledger.release_all();
+    ledger.release_all(&[]);
     for (buyer, key) in &winners {
         assert!(matches!(
             ledger.reserve(buyer, key, &line(0), 0),

@@ -5,13 +5,16 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use flash_store::{AdminNote, Store};
+use flash_store::{AdminNote, Store, WaveRef};
 use flash_types::{
-    IdempotencyKey, ItemId, ItemIndex, Refusal, SaleDefinition, SaleId, SaleNo, SaleState, bounds,
+    IdempotencyKey, ItemId, ItemIndex, Refusal, SaleDefinition, SaleId, SaleNo, SaleState,
+    Timestamp, bounds,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::committer::is_used;
 use crate::fate::{Fate, Verdict};
+use crate::prices::PriceCode;
 use crate::queue::{Class, Job, Work};
 use crate::recovery::imbalances;
 use crate::sale::Sale;
@@ -28,6 +31,7 @@ impl SaleCommand {
             Self::Pause => "sale.pause",
             Self::Resume => "sale.resume",
             Self::Close => "sale.close",
+            Self::Unpublish => "sale.unpublish",
         }
     }
 
@@ -37,6 +41,7 @@ impl SaleCommand {
             Self::Pause => Work::Pause,
             Self::Resume => Work::Resume,
             Self::Close => Work::Close,
+            Self::Unpublish => Work::Unpublish,
         }
     }
 
@@ -47,6 +52,7 @@ impl SaleCommand {
             Self::Pause => state == SaleState::Paused,
             Self::Resume => state == SaleState::Open,
             Self::Close => state == SaleState::Closed,
+            Self::Unpublish => state == SaleState::Draft,
         }
     }
 }
@@ -117,11 +123,28 @@ impl Engine {
         Ok(SaleNo(sales.last().map_or(1, |sale| sale.sale_no().0 + 1)))
     }
 
-    /// Publishes, pauses, resumes or closes. A command whose effect stands succeeds. After the `Ok` of a pause or a
-    /// close nothing more is reserved; after that of a publish whose start has passed the sale is open.
+    /// Publishes a draft though its prices look like mistakes of these kinds. Else as [`Engine::command`].
     ///
     /// # Errors
-    /// `not_found`, `state_conflict`, `sale_frozen`, or the store's.
+    /// As for [`Engine::command`].
+    ///
+    /// # Cancel safety
+    /// After the hand-over the command goes on without its caller.
+    pub async fn publish(
+        &self,
+        sale_id: &SaleId,
+        accepted: &[PriceCode],
+        who: Who,
+    ) -> Result<Arc<Sale>, AdminRefusal> {
+        self.carry_out_command(sale_id, SaleCommand::Publish, accepted, who)
+            .await
+    }
+
+    /// Publishes, pauses, resumes, closes or makes a draft again. A command whose effect stands succeeds. After the `Ok`
+    /// of a pause or a close nothing more is reserved; after that of a publish whose start has passed the sale is open.
+    ///
+    /// # Errors
+    /// `not_found`, `state_conflict`, `price_guard`, `sale_frozen`, or the store's.
     ///
     /// # Cancel safety
     /// After the hand-over the command goes on without its caller.
@@ -129,6 +152,16 @@ impl Engine {
         &self,
         sale_id: &SaleId,
         command: SaleCommand,
+        who: Who,
+    ) -> Result<Arc<Sale>, AdminRefusal> {
+        self.carry_out_command(sale_id, command, &[], who).await
+    }
+
+    async fn carry_out_command(
+        &self,
+        sale_id: &SaleId,
+        command: SaleCommand,
+        accepted: &[PriceCode],
         who: Who,
     ) -> Result<Arc<Sale>, AdminRefusal> {
         let deadline = self.deadline();
@@ -146,13 +179,26 @@ impl Engine {
             if is_over && matches!(command, SaleCommand::Publish | SaleCommand::Resume) {
                 return Err(Refusal::SaleEnded.into());
             }
-            if command == SaleCommand::Pause && state == SaleState::Open {
+            let mut detail = String::new();
+            match command {
+                SaleCommand::Publish => {
+                    detail = self.guard(&sale, accepted, wall)?;
+                }
+                SaleCommand::Unpublish => can_be_draft(&sale)?,
+                SaleCommand::Pause | SaleCommand::Resume | SaleCommand::Close => {}
+            }
+            let stops = matches!(command, SaleCommand::Pause | SaleCommand::Unpublish);
+            if stops && state == SaleState::Open {
                 // New purchases see it at once; those decided before it are committed before it.
                 sale.set_state(SaleState::Paused);
             }
-            let note = self.note_of(&who, command.as_str(), Some(sale_id), "ok", "");
+            let note = self.note_of(&who, command.as_str(), Some(sale_id), "ok", &detail);
             self.submit(&sale, command.work(), Some(note), turns, deadline)
                 .await?;
+        }
+        // A draft again is another value.
+        if command == SaleCommand::Unpublish {
+            return Ok(self.catalogue.find(sale_id).ok_or(Refusal::NotFound)?);
         }
         if command == SaleCommand::Publish && wall >= sale.definition().starts_at {
             self.wait_until_open(&sale, deadline).await?;
@@ -232,6 +278,65 @@ impl Engine {
         self.submit(&sale, work, Some(note), turns, deadline)
             .await?;
         Ok(applied)
+    }
+
+    /// Releases units of an item by hand; gives how many. The same key gets the same answer.
+    ///
+    /// # Errors
+    /// `not_found`; a conflict where the sale is not published, open or paused, or fewer units are unreleased;
+    /// `idempotency_key_reused`, `malformed`, or the store's.
+    ///
+    /// # Cancel safety
+    /// After the hand-over the command goes on without its caller.
+    pub async fn release(
+        &self,
+        sale_id: &SaleId,
+        item: &ItemId,
+        key: Option<IdempotencyKey>,
+        units: u32,
+        who: Who,
+    ) -> Result<u32, AdminRefusal> {
+        if units == 0 {
+            return Err(AdminRefusal::Malformed("units must be 1-4294967295".into()));
+        }
+        let deadline = self.deadline();
+        let sale = self.catalogue.find(sale_id).ok_or(Refusal::NotFound)?;
+        let turns = vec![self.turn(&sale.turn, deadline).await?];
+        let sale = self.catalogue.find(sale_id).ok_or(Refusal::NotFound)?;
+        let index = sale.item_index(item).ok_or(Refusal::NotFound)?;
+        let wave = WaveRef::Hand(key);
+        let known = key.and_then(|_| sale.waves().units(index, wave));
+        if let Some(known) = known {
+            return if known == units {
+                Ok(known)
+            } else {
+                Err(Refusal::IdempotencyKeyReused.into())
+            };
+        }
+        match sale.state() {
+            SaleState::Frozen => return Err(Refusal::SaleFrozen.into()),
+            SaleState::Published | SaleState::Open | SaleState::Paused => {}
+            state @ (SaleState::Draft | SaleState::Closed) => {
+                let why = format!("the sale is {}: nothing is released", state.as_str());
+                return Err(AdminRefusal::Conflict(why));
+            }
+        }
+        let unreleased = sale.ledger().unreleased_units(index);
+        if units > unreleased {
+            let why = format!("{unreleased} units of {item} are unreleased, fewer than {units}");
+            return Err(AdminRefusal::Conflict(why));
+        }
+        let detail = format!("{item}: {units} units");
+        let note = self.note_of(&who, "sale.release", Some(sale_id), "ok", &detail);
+        let work = Work::Wave {
+            item: index,
+            wave,
+            due_at: Timestamp(0),
+            units,
+        };
+        self.submit(&sale, work, Some(note), turns, deadline)
+            .await?;
+        Ok(units)
     }
 
     /// The store's counters of one sale, held against each other and, where nothing is in flight, against the ledger.
@@ -363,7 +468,7 @@ impl Engine {
     }
 
     /// Hands an admin change over and waits for its fate.
-    async fn submit(
+    pub(crate) async fn submit(
         &self,
         sale: &Arc<Sale>,
         work: Work,
@@ -396,12 +501,29 @@ impl Engine {
     }
 }
 
+/// Why a sale cannot be a draft again, where it cannot.
+fn can_be_draft(sale: &Sale) -> Result<(), AdminRefusal> {
+    if sale.state() == SaleState::Closed {
+        return Err(AdminRefusal::Conflict("the sale is closed".into()));
+    }
+    if is_used(sale) {
+        let why = "something was reserved or released already: pause the sale, then change its price or close it";
+        return Err(AdminRefusal::Conflict(why.into()));
+    }
+    Ok(())
+}
+
 /// Takes back what the decision took, for a change that was never handed over.
 fn end_undecided(sale: &Sale, work: &Work, refusal: Refusal) -> AdminRefusal {
     match work {
         Work::ChangeStock { change, .. } => sale.ledger().abort_stock_change(change),
         Work::Pause => sale.set_state(sale.gate()),
-        Work::Reserve { .. }
+        Work::Unpublish if sale.state() == SaleState::Paused => sale.set_state(sale.gate()),
+        Work::Unpublish
+        | Work::ChangePrice(_)
+        | Work::Wave { .. }
+        | Work::CountAttempts { .. }
+        | Work::Reserve { .. }
         | Work::Transition(_)
         | Work::PutDraft(_)
         | Work::Publish

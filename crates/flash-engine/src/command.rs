@@ -6,8 +6,8 @@ use std::time::Instant;
 use flash_ledger::{Begin, Command, RecordRef, Step, Transition};
 use flash_store::Store as _;
 use flash_types::{
-    BuyerId, IdempotencyKey, Money, Outcome, PaymentRef, Refusal, Reservation, ReservationId,
-    ReservationState, SaleId, SaleState, Serial,
+    BuyerId, IdempotencyKey, ItemIndex, Money, Outcome, PaymentRef, Refusal, Reservation,
+    ReservationId, SaleId, SaleState, Serial,
 };
 
 use tokio::sync::OwnedSemaphorePermit;
@@ -15,7 +15,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::fate::{Fate, Verdict};
 use crate::queue::{Class, Job, Work};
 use crate::sale::{Sale, shown};
-use crate::{Caller, Engine, Reading, RefundRequest};
+use crate::{Caller, Engine, Reading, RefundRequest, ReservationQuery};
 
 /// Reservations that one step of a list looks at.
 const LIST_STEP: usize = 1_024;
@@ -73,7 +73,30 @@ impl Engine {
         self.command_on(Caller::Storefront, id, command, now).await
     }
 
-    /// Finds the sale (or its slice in the store) and carries the command out there.
+    /// More time to pay: one payment window, once.
+    ///
+    /// # Cancel safety
+    /// As for [`Engine::confirm`].
+    pub async fn extend(&self, id: ReservationId, now: Reading) -> Outcome {
+        let command = |sale: &Sale| {
+            let by = sale.payment_window();
+            Some(Command::Extend { by })
+        };
+        self.command_on(Caller::Storefront, id, command, now).await
+    }
+
+    /// A command that may stand already: also, whether it took effect by this call.
+    pub(crate) async fn told_now(
+        &self,
+        caller: Caller,
+        id: ReservationId,
+        command: Command,
+        now: Reading,
+    ) -> (Outcome, bool) {
+        self.find_and_carry_out(caller, id, |_| Some(command), now)
+            .await
+    }
+
     async fn command_on(
         &self,
         caller: Caller,
@@ -81,18 +104,30 @@ impl Engine {
         command: impl FnOnce(&Sale) -> Option<Command>,
         now: Reading,
     ) -> Outcome {
+        self.find_and_carry_out(caller, id, command, now).await.0
+    }
+
+    /// Finds the sale (or its slice in the store) and carries the command out there.
+    async fn find_and_carry_out(
+        &self,
+        caller: Caller,
+        id: ReservationId,
+        command: impl FnOnce(&Sale) -> Option<Command>,
+        now: Reading,
+    ) -> (Outcome, bool) {
+        let refused = |refusal| (Outcome::Refused(refusal), false);
         let deadline = now.at + self.config.request_deadline;
         let Some(sale) = self.catalogue.numbered(id.sale_no) else {
-            return Outcome::Refused(Refusal::NotFound);
+            return refused(Refusal::NotFound);
         };
         let Some(command) = command(&sale) else {
             // A line of an item that the sale does not have cannot be part of the reservation.
-            return Outcome::Refused(Refusal::NotFound);
+            return refused(Refusal::NotFound);
         };
         if !sale.is_retired() {
             // Rare: it is leaving memory this very moment; a moment later the store answers.
             let Some(_visit) = sale.visit() else {
-                return Outcome::Refused(self.overloaded());
+                return refused(self.overloaded());
             };
             return self
                 .carry_out(&sale, caller, id.serial, &command, deadline, Vec::new())
@@ -101,15 +136,15 @@ impl Engine {
         // One command at a time on sales that left memory: each works on the counters that the last one left.
         let turn = match self.turn(&self.retired_turn, deadline).await {
             Ok(turn) => turn,
-            Err(refusal) => return Outcome::Refused(refusal),
+            Err(refusal) => return refused(refusal),
         };
         match self.slice(&sale, id.serial, &command).await {
             Ok(Some(slice)) => {
                 self.carry_out(&slice, caller, id.serial, &command, deadline, vec![turn])
                     .await
             }
-            Ok(None) => Outcome::Refused(Refusal::NotFound),
-            Err(refusal) => Outcome::Refused(refusal),
+            Ok(None) => refused(Refusal::NotFound),
+            Err(refusal) => refused(refusal),
         }
     }
 
@@ -122,23 +157,24 @@ impl Engine {
         command: &Command,
         deadline: Instant,
         mut turns: Vec<OwnedSemaphorePermit>,
-    ) -> Outcome {
+    ) -> (Outcome, bool) {
+        let refused = |refusal| (Outcome::Refused(refusal), false);
         let Some(record) = sale
             .ledger()
             .find(serial)
             .filter(|r| may_see(sale, *r, caller))
         else {
-            return Outcome::Refused(Refusal::NotFound);
+            return refused(Refusal::NotFound);
         };
         loop {
             if sale.state() == SaleState::Frozen {
-                return Outcome::Refused(Refusal::SaleFrozen);
+                return refused(Refusal::SaleFrozen);
             }
             if self.is_stopping() {
-                return Outcome::Refused(Refusal::Stopping);
+                return refused(Refusal::Stopping);
             }
             let Some(slot) = self.queue.slot(Class::Settle) else {
-                return Outcome::Refused(self.overloaded());
+                return refused(self.overloaded());
             };
             let fate = Arc::new(Fate::default());
             match sale.ledger().begin(serial, command, Arc::clone(&fate)) {
@@ -153,17 +189,21 @@ impl Engine {
                         slot: Some(slot),
                         turns: std::mem::take(&mut turns),
                     });
-                    return self.told(sale, record, serial, told, &fate, deadline).await;
+                    let outcome = self.told(sale, record, serial, told, &fate, deadline).await;
+                    return (outcome, true);
                 }
-                Begin::Stands(record) => return self.standing(sale, record, deadline).await,
-                Begin::Refused(refusal) => return Outcome::Refused(refusal),
+                Begin::Stands(record) => {
+                    return (self.standing(sale, record, deadline).await, false);
+                }
+                Begin::Refused(refusal) => return refused(refusal),
                 Begin::Wait(other) => {
                     drop(slot);
                     if other.by(deadline).await.is_none() {
-                        return Outcome::Unknown(ReservationId {
+                        let id = ReservationId {
                             sale_no: sale.sale_no(),
                             serial,
-                        });
+                        };
+                        return (Outcome::Unknown(id), false);
                     }
                 }
             }
@@ -270,43 +310,95 @@ impl Engine {
     pub async fn reservations(
         &self,
         sale_id: &SaleId,
-        buyer: Option<BuyerId>,
-        state: Option<ReservationState>,
+        query: &ReservationQuery,
         after: Serial,
         limit: usize,
     ) -> Result<Vec<Reservation>, Refusal> {
         let sale = self.catalogue.find(sale_id).ok_or(Refusal::NotFound)?;
+        if let Some(payment_ref) = &query.payment_ref {
+            let found = self.paid_by(&sale, payment_ref).await?;
+            let fits =
+                |one: &Reservation| one.reservation_id.serial > after && query.takes(&sale, one);
+            return Ok(found.into_iter().filter(fits).take(limit).collect());
+        }
         // A buyer's own list is in the ledger by buyer; the store would have to look through the whole sale.
-        if let (Some(buyer), false) = (buyer, sale.is_retired()) {
+        if let (Some(buyer), false) = (query.buyer, sale.is_retired()) {
             let mut own: Vec<Reservation> = sale
                 .ledger()
                 .records_of(&buyer, usize::MAX)
                 .into_iter()
                 .filter_map(|record| self.read(&sale, record))
                 .filter(|one| one.reservation_id.serial > after)
-                .filter(|one| state.is_none_or(|state| one.state == state))
+                .filter(|one| query.takes(&sale, one))
                 .collect();
             own.sort_unstable_by_key(|one| one.reservation_id.serial);
             own.truncate(limit);
             return Ok(own);
         }
-        if !sale.is_retired() {
-            return Ok(self.listed(&sale, state, after, limit));
+        // When a reservation changed is known to the store alone.
+        if !sale.is_retired() && query.updated_after.is_none() {
+            return Ok(self.listed(&sale, query, after, limit));
         }
-        let filter = flash_store::ReservationFilter { buyer, state };
-        let page = flash_store::Page { after, limit };
-        let rows = self.store_read(self.store.reservations(sale.sale_no(), filter, page).await)?;
-        Ok(rows
-            .iter()
-            .map(|row| sale.rendered_row(row, self.durability()))
-            .collect())
+        self.stored_list(&sale, query, after, limit).await
+    }
+
+    /// A page as the store has it.
+    async fn stored_list(
+        &self,
+        sale: &Sale,
+        query: &ReservationQuery,
+        mut after: Serial,
+        limit: usize,
+    ) -> Result<Vec<Reservation>, Refusal> {
+        let filter = flash_store::ReservationFilter {
+            buyer: query.buyer,
+            state: query.state,
+            updated_after: query.updated_after,
+        };
+        let mut found = Vec::new();
+        loop {
+            let page = flash_store::Page { after, limit };
+            let rows =
+                self.store_read(self.store.reservations(sale.sale_no(), filter, page).await)?;
+            let is_last = rows.len() < limit;
+            after = rows.last().map_or(after, |row| row.serial);
+            let shown = rows
+                .iter()
+                .map(|row| sale.rendered_row(row, self.durability()))
+                .filter(|one| query.takes(sale, one));
+            found.extend(shown.take(limit - found.len()));
+            if is_last || found.len() == limit {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// The reservation that a payment was offered for, whatever became of it.
+    async fn paid_by(
+        &self,
+        sale: &Sale,
+        payment_ref: &PaymentRef,
+    ) -> Result<Option<Reservation>, Refusal> {
+        let decision = self
+            .store
+            .payment_decision(sale.sale_no(), *payment_ref)
+            .await;
+        let decision = self.store_read(decision)?;
+        let Some(serial) = decision.and_then(|row| row.decision.reservation) else {
+            return Ok(None);
+        };
+        let id = ReservationId {
+            sale_no: sale.sale_no(),
+            serial,
+        };
+        self.reservation(Caller::Storefront, id).await.map(Some)
     }
 
     /// A page of a sale in memory.
     fn listed(
         &self,
         sale: &Sale,
-        state: Option<ReservationState>,
+        query: &ReservationQuery,
         mut after: Serial,
         limit: usize,
     ) -> Vec<Reservation> {
@@ -319,7 +411,7 @@ impl Engine {
                     continue;
                 };
                 last = Some(one.reservation_id.serial);
-                if state.is_none_or(|state| one.state == state) {
+                if query.takes(sale, &one) {
                     found.push(one);
                     if found.len() == limit {
                         break;
@@ -343,6 +435,21 @@ impl Engine {
     }
 }
 
+impl ReservationQuery {
+    fn takes(&self, sale: &Sale, one: &Reservation) -> bool {
+        let has_other_price = |(item, price): (ItemIndex, Money)| {
+            let item = sale.definition().items.get(usize::from(item.0));
+            let mut lines = one.lines.iter();
+            lines.any(|line| {
+                item.is_some_and(|item| item.item == line.item) && line.unit_price_minor != price
+            })
+        };
+        self.buyer.is_none_or(|buyer| one.buyer_id == buyer)
+            && self.state.is_none_or(|state| one.state == state)
+            && self.other_price.is_none_or(has_other_price)
+    }
+}
+
 /// What the caller is told once the transition is durable.
 #[derive(Clone, Copy)]
 enum Told {
@@ -362,6 +469,8 @@ impl Told {
             Step::Confirm { .. }
             | Step::Release { .. }
             | Step::Expire { .. }
+            | Step::Extend { .. }
+            | Step::ProtectPrice { .. }
             | Step::Refund { .. } => Self::Effect,
         }
     }

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use flash_ledger::{Begin, Command};
 use flash_store::{
     Batch, Change, CommitError, Committed, Entry, EntryRefusal, Lanes, NotApplied, Store, Trouble,
+    WaveRef,
 };
-use flash_types::{ItemIndex, Refusal, SaleNo, SaleState, Timestamp, bounds};
+use flash_types::{ItemIndex, Refusal, SaleNo, SaleState, Serial, Timestamp, bounds};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
@@ -20,6 +21,7 @@ use crate::change::change_of;
 use crate::fate::{Fate, Verdict};
 use crate::queue::{Job, Lane, Work};
 use crate::sale::{Sale, StockAnswer};
+use crate::waves::DueWave;
 use crate::{Engine, Reading};
 
 /// How often expiries, openings and closings are looked for.
@@ -107,6 +109,16 @@ struct Flight {
     jobs: Vec<Sent>,
     /// Gates as they were before this batch.
     gates: Vec<(Arc<Sale>, SaleState)>,
+    /// Releases in this batch.
+    waves: Vec<BuiltWave>,
+}
+
+/// A release that the batch being built holds.
+struct BuiltWave {
+    sale_no: SaleNo,
+    item: ItemIndex,
+    wave: WaveRef,
+    units: u32,
 }
 
 struct Sent {
@@ -205,6 +217,9 @@ impl LaneCommitter {
         let is_probing = self.is_first() && now.at >= self.next_check && self.check(now);
         // A poke means that something is due right now: a scan is cheap where nothing queued.
         if now.at >= self.next_scan || self.is_more_due || jobs.is_empty() {
+            let mut due = self.due_waves(now);
+            due.append(&mut jobs);
+            jobs = due;
             self.add_due(&mut jobs, now);
             self.next_scan = now.at + SCAN_INTERVAL;
         }
@@ -219,6 +234,7 @@ impl LaneCommitter {
             },
             jobs: Vec::with_capacity(jobs.len()),
             gates: Vec::new(),
+            waves: Vec::new(),
         };
         for job in jobs {
             self.add(job, now, &mut flight);
@@ -260,11 +276,44 @@ impl LaneCommitter {
         if let Err(refusal) = pass_gate(&job, &mut flight.gates) {
             return end_unsent(&job, refusal);
         }
-        if let Work::Reserve { record, .. } = &job.work {
-            job.sale.ledger().numbered(*record, serial);
+        match &mut job.work {
+            Work::Reserve { record, .. } => job.sale.ledger().numbered(*record, serial),
+            Work::Transition(transition) => {
+                transition.is_pooled = is_pooling(&job.sale, &flight.waves);
+            }
+            Work::Wave {
+                item, wave, units, ..
+            } => match units_of_wave(&job.sale, *item, *wave, *units, &flight.waves) {
+                Some(sized) => {
+                    *units = sized;
+                    flight.waves.push(BuiltWave {
+                        sale_no: job.sale.sale_no(),
+                        item: *item,
+                        wave: *wave,
+                        units: sized,
+                    });
+                }
+                // Another release took them since this one was asked for.
+                None => {
+                    let refusal = Refusal::StateConflict { refund_due: false };
+                    return end_unsent(&job, refusal);
+                }
+            },
+            Work::ChangeStock { .. }
+            | Work::PutDraft(_)
+            | Work::Publish
+            | Work::Open
+            | Work::Pause
+            | Work::Resume
+            | Work::Close
+            | Work::Unpublish
+            | Work::ChangePrice(_)
+            | Work::CountAttempts { .. }
+            | Work::Freeze(_)
+            | Work::Retire => {}
         }
         let sale_no = job.sale.sale_no();
-        let change = change_of(&job.work, at, expires_at);
+        let change = change_of(&job.sale, &job.work, at, expires_at);
         let place = flight.batch.entries.len();
         flight.batch.entries.push(Entry {
             serial,
@@ -384,6 +433,35 @@ impl LaneCommitter {
         }
     }
 
+    /// Releases that the clock asks for, sized when the batch is built. They come before everything else of it: what
+    /// comes back unpaid in the same batch belongs to the next one.
+    fn due_waves(&self, now: Reading) -> Vec<Job> {
+        let mut jobs = Vec::new();
+        for sale in self.sales() {
+            let is_selling = matches!(sale.gate(), SaleState::Open | SaleState::Paused);
+            if sale.is_retired() || !is_selling || sale.state() == SaleState::Frozen {
+                continue;
+            }
+            let due = sale.waves().due(sale.definition(), now.wall);
+            for DueWave { item, wave, at } in due {
+                let is_mark = item == ItemIndex(0);
+                let brings_units =
+                    || units_of_wave(&sale, item, wave, 0, &[]).is_some_and(|units| units > 0);
+                if matches!(wave, WaveRef::Pool(_)) && !is_mark && !brings_units() {
+                    continue;
+                }
+                let work = Work::Wave {
+                    item,
+                    wave,
+                    due_at: at,
+                    units: 0,
+                };
+                push_due(&mut jobs, &sale, work, now);
+            }
+        }
+        jobs
+    }
+
     /// Openings, closings, expiries and departures that the clock asks for.
     fn add_due(&mut self, jobs: &mut Vec<Job>, now: Reading) {
         self.is_more_due = false;
@@ -396,7 +474,15 @@ impl LaneCommitter {
             if let Some(work) = due_by_window(&sale, now, self.engine.config.retire_after) {
                 push_due(jobs, &sale, work, now);
             }
-            if sale.state() == SaleState::Frozen || self.is_more_due {
+            if sale.state() == SaleState::Frozen {
+                continue;
+            }
+            if sale.gate() != SaleState::Draft
+                && let Some((from, counts)) = sale.attempts().take(now.wall, false)
+            {
+                push_due(jobs, &sale, Work::CountAttempts { from, counts }, now);
+            }
+            if self.is_more_due {
                 continue;
             }
             due.clear();
@@ -487,10 +573,23 @@ fn pass_gate(job: &Job, gates: &mut Vec<(Arc<Sale>, SaleState)>) -> Result<(), R
         (_, SaleState::Frozen) => return Err(Refusal::SaleFrozen),
         (Work::Reserve { .. }, SaleState::Open) => return Ok(()),
         (Work::Reserve { .. }, SaleState::Paused) => return Err(Refusal::SalePaused),
-        (Work::Reserve { .. }, SaleState::Draft | SaleState::Published | SaleState::Closed) => {
+        (Work::Reserve { .. }, SaleState::Draft) => return Err(Refusal::NotFound),
+        (Work::Reserve { .. }, SaleState::Published | SaleState::Closed) => {
             return Err(Refusal::SaleEnded);
         }
-        (Work::Transition(_) | Work::ChangeStock { .. }, _) => return Ok(()),
+        (Work::Transition(_) | Work::ChangeStock { .. } | Work::CountAttempts { .. }, _) => {
+            return Ok(());
+        }
+        (Work::Wave { .. }, SaleState::Published | SaleState::Open | SaleState::Paused) => {
+            return Ok(());
+        }
+        (Work::ChangePrice(_), SaleState::Paused) => return Ok(()),
+        (Work::Unpublish, SaleState::Published | SaleState::Open | SaleState::Paused) => {
+            if is_used(&job.sale) {
+                return Err(conflict);
+            }
+            SaleState::Draft
+        }
         (Work::Publish, SaleState::Draft) => SaleState::Published,
         (Work::Open, SaleState::Published) => SaleState::Open,
         (Work::Pause, SaleState::Open) => SaleState::Paused,
@@ -506,6 +605,9 @@ fn pass_gate(job: &Job, gates: &mut Vec<(Arc<Sale>, SaleState)>) -> Result<(), R
             | Work::Pause
             | Work::Resume
             | Work::Close
+            | Work::Unpublish
+            | Work::ChangePrice(_)
+            | Work::Wave { .. }
             | Work::Retire,
             SaleState::Draft
             | SaleState::Published
@@ -517,6 +619,65 @@ fn pass_gate(job: &Job, gates: &mut Vec<(Arc<Sale>, SaleState)>) -> Result<(), R
     gates.push((Arc::clone(&job.sale), gate));
     job.sale.set_gate(next);
     Ok(())
+}
+
+/// Something was ever reserved, or released after the opening: it cannot be a draft again.
+pub(crate) fn is_used(sale: &Sale) -> bool {
+    !sale.ledger().records_after(Serial(0), 1).is_empty() || sale.waves().has_any()
+}
+
+/// Units that come back unpaid wait for an announced time that no release so far, the batch being built among them, has
+/// brought.
+fn is_pooling(sale: &Sale, built: &[BuiltWave]) -> bool {
+    let is_selling = match sale.gate() {
+        SaleState::Published | SaleState::Open | SaleState::Paused => true,
+        SaleState::Draft | SaleState::Closed | SaleState::Frozen => false,
+    };
+    let plan = sale.definition();
+    let last = plan.re_release_at.len().checked_sub(1);
+    let Some(last) = last.and_then(|last| u16::try_from(last).ok()) else {
+        return false;
+    };
+    let is_last =
+        |wave: &BuiltWave| wave.sale_no == sale.sale_no() && wave.wave == WaveRef::Pool(last);
+    is_selling && !built.iter().any(is_last) && sale.waves().is_pooling(plan)
+}
+
+/// How many units a release brings, after those that the batch being built holds already; `None` where it asks for more
+/// than there are.
+fn units_of_wave(
+    sale: &Sale,
+    item: ItemIndex,
+    wave: WaveRef,
+    asked: u32,
+    built: &[BuiltWave],
+) -> Option<u32> {
+    let plan = sale.definition();
+    let earlier = built
+        .iter()
+        .filter(|other| other.sale_no == sale.sale_no() && other.item == item);
+    let taken: u32 = earlier.clone().map(|other| other.units).sum();
+    let left = sale.ledger().unreleased_units(item).saturating_sub(taken);
+    match wave {
+        WaveRef::Hand(_) => (asked <= left).then_some(asked),
+        WaveRef::Planned(place) => {
+            let planned = plan.items.get(usize::from(item.0))?;
+            Some(planned.waves.get(usize::from(place))?.units.min(left))
+        }
+        WaveRef::Pool(_) => {
+            // What planned waves of this batch bring is not held back any more.
+            let planned = earlier.filter(|other| matches!(other.wave, WaveRef::Planned(_)));
+            let brought = planned.filter_map(|other| match other.wave {
+                WaveRef::Planned(place) => {
+                    let item = plan.items.get(usize::from(item.0))?;
+                    item.waves.get(usize::from(place)).map(|wave| wave.units)
+                }
+                WaveRef::Pool(_) | WaveRef::Hand(_) => None,
+            });
+            let held = sale.waves().held(plan, item);
+            Some(left.saturating_sub(held.saturating_sub(brought.sum())))
+        }
+    }
 }
 
 /// Ends a job of which the store has nothing and will have nothing: as if it had never been.
@@ -533,10 +694,13 @@ fn end_unsent(job: &Job, refusal: Refusal) {
         | Work::Close
         | Work::Freeze(_) => {}
         // New purchases were stopped when the command came in; the sale goes on as the store has it.
-        Work::Pause if job.sale.state() == SaleState::Paused => {
+        Work::Pause | Work::Unpublish if job.sale.state() == SaleState::Paused => {
             job.sale.set_state(job.sale.gate());
         }
-        Work::Pause => {}
+        Work::Pause | Work::Unpublish | Work::ChangePrice(_) | Work::Wave { .. } => {}
+        Work::CountAttempts { from, counts } => {
+            job.sale.attempts().give_back(*from, counts.clone());
+        }
         Work::Retire => job.sale.stay(),
     }
     job.fate.decide(Verdict::Refused(refusal));
@@ -558,10 +722,15 @@ fn sales_of(flight: &Flight, engine: &Engine, lane: SaleNo) -> Vec<Arc<Sale>> {
 /// Whether a job changes the state of its sale.
 fn moves_gate(work: &Work) -> bool {
     match work {
-        Work::Publish | Work::Open | Work::Pause | Work::Resume | Work::Close => true,
+        Work::Publish | Work::Open | Work::Pause | Work::Resume | Work::Close | Work::Unpublish => {
+            true
+        }
         Work::Reserve { .. }
         | Work::Transition(_)
         | Work::ChangeStock { .. }
+        | Work::ChangePrice(_)
+        | Work::Wave { .. }
+        | Work::CountAttempts { .. }
         | Work::PutDraft(_)
         | Work::Freeze(_)
         | Work::Retire => false,
@@ -634,8 +803,21 @@ fn settle(engine: &Engine, job: Job, at: Timestamp) {
         }
         Work::PutDraft(_) => engine.catalogue.put([Arc::clone(sale)]),
         Work::Publish => sale.set_state(SaleState::Published),
+        Work::Wave {
+            item, wave, units, ..
+        } => {
+            ledger.release(item, units);
+            sale.waves().add(item, wave, units);
+            sale.touch();
+        }
+        Work::ChangePrice(change) => sale.set_price(change.item, change.to),
+        Work::CountAttempts { .. } => {}
+        Work::Unpublish => {
+            sale.set_state(SaleState::Draft);
+            engine.catalogue.put([Arc::new(engine.drafted_again(sale))]);
+        }
         Work::Open => {
-            ledger.release_all();
+            ledger.release_all(&sale.held_units());
             sale.set_state(SaleState::Open);
             sale.opened.notify_waiters();
         }
@@ -648,6 +830,7 @@ fn settle(engine: &Engine, job: Job, at: Timestamp) {
         }
         Work::Retire => engine.catalogue.put([Arc::new(engine.retired(sale))]),
     }
+    sale.event_came();
     job.fate.decide(Verdict::Done);
     sale.job_ends();
     drop(job.slot);

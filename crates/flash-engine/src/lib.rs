@@ -11,33 +11,42 @@ use std::time::{Duration, Instant};
 use flash_admission::{Limiter, Rate};
 use flash_store::{AdminNote, AnyStore, Opened, Store, Trouble};
 use flash_types::{
-    BuyerId, Durability, IdempotencyKey, ItemId, ItemUnits, Quantity, RefundRef, Refusal, SaleId,
-    SaleNo, SaleState, bounds,
+    BuyerId, Durability, IdempotencyKey, ItemId, ItemIndex, ItemUnits, Money, PaymentRef, Quantity,
+    RefundRef, Refusal, ReservationState, SaleId, SaleNo, SaleState, Timestamp, bounds,
 };
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tokio::sync::Semaphore;
 
 mod admin;
+mod attempts;
 mod catalogue;
 mod change;
 mod clock;
 mod command;
 mod committer;
+mod events;
 mod fate;
 mod loss;
 mod metrics;
+mod prices;
+mod protection;
 mod purchase;
 mod queue;
 mod recovery;
 mod retired;
 mod sale;
 mod serials;
+mod waves;
 
 pub use clock::{Clock, Reading, StoreClock, SystemClock};
 pub use committer::{Committer, Fatal};
+pub use events::SaleEvent;
 pub use flash_ledger::{HashKey, StateCounts};
+pub use flash_store::{AttemptCount, AttemptsRow, EventPlace};
 pub use loss::{Loss, Losses, Lost};
+pub use prices::{PriceChanged, PriceCode, PriceFinding};
+pub use protection::{Protected, Protection};
 pub use recovery::Recovered;
 pub use sale::Sale;
 
@@ -83,6 +92,21 @@ pub struct RefundRequest {
     pub lines: Option<SmallVec<[(ItemId, Quantity); 1]>>,
 }
 
+/// Which reservations of a sale; all of them where nothing is said.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ReservationQuery {
+    /// Only this buyer's.
+    pub buyer: Option<BuyerId>,
+    /// Only in this state.
+    pub state: Option<ReservationState>,
+    /// Only those that changed after this time: as the store has them.
+    pub updated_after: Option<Timestamp>,
+    /// Only the one that this payment was offered for.
+    pub payment_ref: Option<PaymentRef>,
+    /// Only those with this item at another price.
+    pub other_price: Option<(ItemIndex, Money)>,
+}
+
 /// What a merchant can do to a sale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SaleCommand {
@@ -94,6 +118,8 @@ pub enum SaleCommand {
     Resume,
     /// `published | open | paused -> closed`.
     Close,
+    /// `published | open | paused -> draft`, where nothing was ever reserved.
+    Unpublish,
 }
 
 /// Who gives an admin command, for the audit log.
@@ -112,6 +138,8 @@ pub enum AdminRefusal {
     Malformed(String),
     /// 409 `state_conflict` with this detail.
     Conflict(String),
+    /// 409 `price_guard`: prices that look like mistakes, and were not accepted as they are.
+    PriceGuard(Vec<PriceFinding>),
     /// Sent to the store, fate not known: 504.
     Unknown,
 }
@@ -293,7 +321,8 @@ impl Engine {
         address: IpAddr,
         now: Instant,
     ) -> Result<(), u32> {
-        let (sale_no, rate) = match self.catalogue.find(sale_id) {
+        let sale = self.catalogue.find(sale_id);
+        let (sale_no, rate) = match &sale {
             Some(sale) => (sale.sale_no(), sale.address_rate()),
             None => {
                 let rules = flash_types::AdmissionRules::default();
@@ -304,7 +333,12 @@ impl Engine {
             }
         };
         let hash = self.addresses.hash_address(sale_no, address);
-        self.addresses.check(hash, rate, self.ns_since_start(now))
+        let checked = self.addresses.check(hash, rate, self.ns_since_start(now));
+        if let (Err(retry_after_ms), Some(sale)) = (checked, sale) {
+            let refusal = Refusal::RateLimited { retry_after_ms };
+            sale.attempts().count_refusal(&refusal);
+        }
+        checked
     }
 
     fn admit_buyer(&self, sale: &Sale, buyer: &BuyerId, now: Reading) -> Result<(), u32> {

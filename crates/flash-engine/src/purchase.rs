@@ -20,18 +20,26 @@ impl Engine {
     /// # Cancel safety
     /// Dropping this future before the hand-over undoes everything; after it the purchase goes on without its caller.
     pub async fn purchase(&self, request: &Purchase, now: Reading) -> Outcome {
-        let deadline = now.at + self.config.request_deadline;
         let Some(sale) = self.catalogue.find(&request.sale_id) else {
             return Outcome::Refused(Refusal::NotFound);
         };
         if sale.is_retired() {
             return self.purchase_of_retired(&sale, request).await;
         }
+        let outcome = self.decide(&sale, request, now).await;
+        let item = request.lines.first().map(|(item, _)| item);
+        let item = item.and_then(|item| sale.item_index(item));
+        sale.attempts().count(item, &outcome);
+        outcome
+    }
+
+    async fn decide(&self, sale: &Arc<Sale>, request: &Purchase, now: Reading) -> Outcome {
+        let deadline = now.at + self.config.request_deadline;
         if sale.state() == SaleState::Published && now.wall >= sale.definition().starts_at {
-            self.wait_for_opening(&sale, deadline).await;
+            self.wait_for_opening(sale, deadline).await;
         }
         let lines = sale.lines(&request.lines);
-        let refusal = match self.admit(&sale, request, lines.as_ref(), now) {
+        let refusal = match self.admit(sale, request, lines.as_ref(), now) {
             Err(refusal) => refusal,
             Ok((lines, slot)) => {
                 let priced = sale.priced(lines);
@@ -41,7 +49,7 @@ impl Engine {
                     Reserve::Taken(record) => {
                         let (buyer, key) = (request.buyer, request.key);
                         self.queue.push(Job {
-                            sale: Arc::clone(&sale),
+                            sale: Arc::clone(sale),
                             work: Work::Reserve {
                                 record,
                                 buyer,
@@ -54,9 +62,9 @@ impl Engine {
                             slot: Some(slot),
                             turns: Vec::new(),
                         });
-                        return self.answer(&sale, lines, record, &fate, deadline).await;
+                        return self.answer(sale, lines, record, &fate, deadline).await;
                     }
-                    Reserve::Won(won) => return self.replay(&sale, won, deadline).await,
+                    Reserve::Won(won) => return self.replay(sale, won, deadline).await,
                     Reserve::Limit(_) => Refusal::BuyerLimitReached,
                     Reserve::Short {
                         item,
@@ -72,7 +80,7 @@ impl Engine {
             .ledger()
             .won(&request.buyer, &request.key, lines.as_ref())
         {
-            Some(won) => self.replay(&sale, won, deadline).await,
+            Some(won) => self.replay(sale, won, deadline).await,
             None => Outcome::Refused(refusal),
         }
     }

@@ -10,8 +10,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use flash_ledger::{PricedLine, RecordRef, StockChange, Transition};
-use flash_store::{AdminNote, Lanes};
-use flash_types::{BuyerId, IdempotencyKey, SaleDefinition, SaleNo, bounds};
+use flash_store::{AdminNote, AttemptCount, Lanes, WaveRef};
+use flash_types::{
+    BuyerId, IdempotencyKey, ItemIndex, Money, SaleDefinition, SaleNo, Timestamp, bounds,
+};
 use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
@@ -65,8 +67,31 @@ pub(crate) enum Work {
     Pause,
     Resume,
     Close,
+    Unpublish,
+    ChangePrice(Box<PriceChange>),
+    /// Units are what is asked for by hand; of other releases they are told when the batch is built.
+    Wave {
+        item: ItemIndex,
+        wave: WaveRef,
+        due_at: Timestamp,
+        units: u32,
+    },
+    CountAttempts {
+        from: Timestamp,
+        counts: Vec<AttemptCount>,
+    },
     Freeze(String),
     Retire,
+}
+
+/// Another price for new reservations.
+pub(crate) struct PriceChange {
+    pub(crate) item: ItemIndex,
+    pub(crate) from: Money,
+    pub(crate) to: Money,
+    pub(crate) reason: String,
+    /// The plan with the new price.
+    pub(crate) definition: SaleDefinition,
 }
 
 /// The right to be decided and unanswered; given back on drop.

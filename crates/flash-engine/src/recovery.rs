@@ -89,7 +89,7 @@ impl Loaded for Recovered {
 
     fn reservation(&mut self, row: ReservationRow) {
         if let Some(sale) = self.sales.get(&row.sale_no) {
-            sale.ledger().load(&loaded(&row));
+            sale.ledger().load(&loaded(&row, sale.payment_window()));
         }
     }
 

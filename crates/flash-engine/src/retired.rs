@@ -5,9 +5,10 @@
 //! starts from the counters that the last one left.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use flash_ledger::{Command, LoadedReservation, PaymentDecision};
-use flash_store::{DecisionKind, DecisionRow, ReadError, ReservationRow, Store};
+use flash_store::{DecisionKind, DecisionRow, ReadError, ReservationRow, Store, WaveRef};
 use flash_types::{
     ItemIndex, ItemUnits, Lines, Outcome, PaymentRef, RefundRef, Refusal, SaleState, Serial,
 };
@@ -18,7 +19,7 @@ use crate::{Engine, Purchase};
 impl Engine {
     /// The entry that stays in the catalogue: plan and last counters, no reservations.
     pub(crate) fn retired(&self, sale: &Sale) -> Sale {
-        let definition = sale.definition().clone();
+        let definition = sale.plan();
         let units: Vec<ItemUnits> = (0u16..)
             .take(definition.items.len())
             .map(|i| sale.units(ItemIndex(i)))
@@ -36,6 +37,30 @@ impl Engine {
             light.remember_stock_answer(key, answer);
         }
         light
+    }
+
+    /// The draft that a sale is again of which nothing was ever reserved.
+    pub(crate) fn drafted_again(&self, sale: &Sale) -> Sale {
+        let plan = sale.plan();
+        let items = (0u16..).take(plan.items.len()).map(ItemIndex);
+        let units: Vec<ItemUnits> = items
+            .map(|item| {
+                let stock = sale.units(item).stock;
+                ItemUnits {
+                    stock,
+                    unreleased: stock,
+                    ..ItemUnits::default()
+                }
+            })
+            .collect();
+        let key = self.config.hash_key;
+        let mut draft = Sale::new(sale.sale_no(), plan, SaleState::Draft, &units, false, key);
+        // Whoever waits for the sale's turn goes on with the draft.
+        draft.turn = Arc::clone(&sale.turn);
+        for (key, answer) in sale.take_stock_answers() {
+            draft.remember_stock_answer(key, answer);
+        }
+        draft
     }
 
     /// A key that won gets its reservation again; anybody else learns that the sale is over.
@@ -111,14 +136,14 @@ impl Engine {
         let units: Vec<ItemUnits> = items.iter().map(|item| item.units).collect();
         let slice = Sale::new(
             sale_no,
-            sale.definition().clone(),
+            sale.plan(),
             SaleState::Closed,
             &units,
             false,
             self.config.hash_key,
         );
         for row in &rows {
-            slice.ledger().load(&loaded(row));
+            slice.ledger().load(&loaded(row, slice.payment_window()));
         }
         for decision in &decisions {
             load_decision(&slice, decision);
@@ -140,7 +165,7 @@ fn is_same(row: &ReservationRow, asked: &[flash_types::Line]) -> bool {
 }
 
 /// A stored reservation in the ledger's words.
-pub(crate) fn loaded(row: &ReservationRow) -> LoadedReservation {
+pub(crate) fn loaded(row: &ReservationRow, window: Duration) -> LoadedReservation {
     LoadedReservation {
         serial: row.serial,
         buyer: row.buyer,
@@ -159,6 +184,7 @@ pub(crate) fn loaded(row: &ReservationRow) -> LoadedReservation {
             .collect(),
         created_at: row.created_at,
         expires_at: row.expires_at,
+        is_extended: row.expires_at > row.created_at.plus(window),
         payment_ref: row.payment_ref,
     }
 }
@@ -168,6 +194,12 @@ pub(crate) fn loaded(row: &ReservationRow) -> LoadedReservation {
 struct RefundDetail {
     restock: bool,
     lines: Vec<(u16, u32)>,
+}
+
+#[derive(serde::Deserialize)]
+struct WaveDetail {
+    item: u16,
+    units: u32,
 }
 
 #[derive(serde::Deserialize)]
@@ -207,6 +239,19 @@ fn try_load_decision(sale: &Sale, row: &DecisionRow) -> Option<()> {
             let reservation = decision.reservation?;
             sale.ledger()
                 .load_refund(reservation, &refund_ref, detail.restock, &lines);
+            Some(())
+        }
+        DecisionKind::Wave => {
+            let detail: WaveDetail = serde_json::from_str(row.detail.as_deref()?).ok()?;
+            let wave = WaveRef::parse(&decision.reference)?;
+            sale.waves()
+                .load(ItemIndex(detail.item), wave, detail.units);
+            Some(())
+        }
+        DecisionKind::PriceProtection => {
+            let item = decision.reference.parse().ok()?;
+            sale.ledger()
+                .load_protection(decision.reservation?, ItemIndex(item));
             Some(())
         }
         DecisionKind::StockChange => {

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use flash_admission::Rate;
 use flash_ledger::{HashKey, Ledger, LedgerItem, PricedLine, RecordRef, StateCounts, View};
@@ -18,7 +18,9 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tokio::sync::{Notify, Semaphore};
 
+use crate::attempts::Attempts;
 use crate::fate::Fate;
+use crate::waves::Waves;
 
 /// Below so many items a look along the list beats a hash.
 const LINEAR_ITEMS_MAX: usize = 8;
@@ -27,6 +29,8 @@ const LINEAR_ITEMS_MAX: usize = 8;
 pub struct Sale {
     sale_no: SaleNo,
     definition: SaleDefinition,
+    /// Of each item, for new reservations: the plan's, or what it was changed to.
+    prices: Box<[AtomicI64]>,
     item_indices: HashMap<ItemId, ItemIndex>,
     state: AtomicU8,
     gate: AtomicU8,
@@ -44,6 +48,12 @@ pub struct Sale {
     is_leaving: AtomicBool,
     /// Answers to changes of stock, by the command's key.
     stock_changes: Mutex<HashMap<IdempotencyKey, StockAnswer>>,
+    /// Releases of further units.
+    waves: Mutex<Waves>,
+    /// Tries that reserved nothing.
+    attempts: Attempts,
+    /// Grows with every change that is durable.
+    events_mark: AtomicU64,
     /// One admin command at a time.
     pub(crate) turn: Arc<Semaphore>,
     /// Woken when the sale opened.
@@ -99,9 +109,17 @@ impl Sale {
             HashMap::new()
         };
         let rules = definition.admission;
+        let planned = definition.items.iter();
+        let prices: Box<[AtomicI64]> = planned
+            .map(|item| AtomicI64::new(item.sale_price_minor.0))
+            .collect();
         Self {
             address_rate: Rate::per_second(rules.address_rate_per_s, rules.address_burst),
             buyer_rate: Rate::per_second(rules.buyer_rate_per_s, rules.buyer_burst),
+            prices,
+            waves: Mutex::new(Waves::new()),
+            attempts: Attempts::new(if is_retired { 0 } else { items.len() }),
+            events_mark: AtomicU64::new(1),
             sale_no,
             definition,
             item_indices,
@@ -139,9 +157,70 @@ impl Sale {
         self.sale_no
     }
 
-    /// Its plan, as published; the counters tell the stock of now.
+    /// Its plan, as published; the counters tell the stock of now, [`Sale::price`] the prices.
     pub fn definition(&self) -> &SaleDefinition {
         &self.definition
+    }
+
+    /// The price of an item for new reservations.
+    pub fn price(&self, item: ItemIndex) -> Money {
+        // Relaxed: it changes while the sale is paused, and the state that opens it again orders it.
+        Money(self.prices[usize::from(item.0)].load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn set_price(&self, item: ItemIndex, price: Money) {
+        self.prices[usize::from(item.0)].store(price.0, Ordering::Relaxed);
+        self.touch();
+    }
+
+    /// Its plan with the prices of now.
+    pub fn plan(&self) -> SaleDefinition {
+        let mut plan = self.definition.clone();
+        for (index, item) in (0u16..).zip(&mut plan.items) {
+            item.sale_price_minor = self.price(ItemIndex(index));
+        }
+        plan
+    }
+
+    /// The next release of an item that is announced after `now`: when, and how many units where that is known.
+    pub fn next_wave(&self, item: ItemIndex, now: Timestamp) -> Option<(Timestamp, Option<u32>)> {
+        let is_over =
+            matches!(self.state(), SaleState::Closed | SaleState::Draft) || self.is_retired;
+        if is_over {
+            return None;
+        }
+        self.waves.lock().next(&self.definition, item, now)
+    }
+
+    /// Releases of further units while this process ran, but for the first `seen`: item, units.
+    pub fn waves_after(&self, seen: usize) -> Vec<(ItemIndex, u32)> {
+        self.waves.lock().logged_after(seen).to_vec()
+    }
+
+    pub(crate) fn waves(&self) -> parking_lot::MutexGuard<'_, Waves> {
+        self.waves.lock()
+    }
+
+    /// Units that its opening leaves unreleased, of those items that have any.
+    pub(crate) fn held_units(&self) -> Vec<(ItemIndex, u32)> {
+        let waves = self.waves.lock();
+        let items = (0u16..).take(self.definition.items.len()).map(ItemIndex);
+        let held = items.map(|item| (item, waves.held(&self.definition, item)));
+        held.filter(|(_, units)| *units > 0).collect()
+    }
+
+    pub(crate) fn attempts(&self) -> &Attempts {
+        &self.attempts
+    }
+
+    /// Grows with every change that is durable: two equal marks, and no event came between them.
+    pub fn events_mark(&self) -> u64 {
+        // Acquire: whoever sees the mark finds the event in the store.
+        self.events_mark.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn event_came(&self) {
+        self.events_mark.fetch_add(1, Ordering::Release);
     }
 
     /// It left memory: reads and commands go through the store.
@@ -261,11 +340,10 @@ impl Sale {
     }
 
     pub(crate) fn priced(&self, lines: &Lines) -> SmallVec<[PricedLine; 1]> {
-        let price = |item: ItemIndex| self.definition.items[usize::from(item.0)].sale_price_minor;
         let priced = |line: &Line| PricedLine {
             item: line.item,
             quantity: line.quantity,
-            unit_price_minor: price(line.item),
+            unit_price_minor: self.price(line.item),
         };
         lines.as_slice().iter().map(priced).collect()
     }

@@ -1,7 +1,7 @@
 //! The admin port: sales, their books, the audit log; metrics and health without a key.
 
-use flash_engine::{AdminRefusal, Sale, SaleCommand, Who as Admin};
-use flash_types::{ItemId, Refusal, SaleId, bounds};
+use flash_engine::{AdminRefusal, ReservationQuery, Sale, SaleCommand, Who as Admin};
+use flash_types::{ItemId, Money, Refusal, SaleId, Serial, bounds};
 use http::{StatusCode, header};
 use hyper::body::Incoming;
 use serde_json::json;
@@ -72,6 +72,12 @@ async fn dispatch(
         Route::Pause => run(call, body, Command::Sale(SaleCommand::Pause), names).await,
         Route::Resume => run(call, body, Command::Sale(SaleCommand::Resume), names).await,
         Route::Close => run(call, body, Command::Sale(SaleCommand::Close), names).await,
+        Route::Unpublish => run(call, body, Command::Sale(SaleCommand::Unpublish), names).await,
+        Route::Price => run(call, body, Command::Price, names).await,
+        Route::Release => run(call, body, Command::Release, names).await,
+        Route::ProtectPrices => run(call, body, Command::ProtectPrices, names).await,
+        Route::PriceProtection => price_protection(call, names[0]).await,
+        Route::Events => events(call).await,
         Route::Stock => run(call, body, Command::Stock, names).await,
         Route::AcceptLoss => run(call, body, Command::AcceptLoss, names).await,
         Route::Time
@@ -80,6 +86,8 @@ async fn dispatch(
         | Route::SaleEvents
         | Route::Purchase
         | Route::SaleReservations
+        | Route::EventLog
+        | Route::Extend
         | Route::Reservations
         | Route::Reservation
         | Route::Confirm
@@ -164,14 +172,79 @@ async fn audit(call: &Call<'_>, name: &str) -> Result<Reply, Problem> {
 
 async fn reservations(call: &Call<'_>, name: &str) -> Result<Reply, Problem> {
     let sale_id = seen(call, name, "sale.reservations")?;
-    let known = ["state", "format", "cursor", "limit"];
+    let known = [
+        "state",
+        "format",
+        "item",
+        "not_at_price_minor",
+        "cursor",
+        "limit",
+    ];
     let query = Query::parse(call.parts.uri.query(), &known)?;
     query.read("format", |format| match format {
         "json" => Ok(()),
         _ => Err("is not json"),
     })?;
-    let state = query.read("state", public::reservation_state)?;
-    public::page(call, &sale_id, None, state, query.cursor()?, query.limit()?).await
+    let item = query.read("item", ItemId::parse)?;
+    let price = query.read("not_at_price_minor", |text| {
+        text.parse().map(Money).map_err(|_| "is no price")
+    })?;
+    let filter = ReservationQuery {
+        state: query.read("state", public::reservation_state)?,
+        other_price: match (item, price) {
+            (Some(item), Some(price)) => {
+                let index = call.engine().item_index(&sale_id, &item);
+                Some((index.ok_or(Refusal::NotFound)?, price))
+            }
+            (None, None) => None,
+            (Some(_), None) | (None, Some(_)) => {
+                return Err(Problem::malformed(
+                    "item and not_at_price_minor stand together",
+                ));
+            }
+        },
+        ..ReservationQuery::default()
+    };
+    public::page(call, &sale_id, &filter, query.cursor()?, query.limit()?).await
+}
+
+async fn events(call: &Call<'_>) -> Result<Reply, Problem> {
+    admin(call, Role::Operator, "events.read", None)?;
+    let query = Query::parse(call.parts.uri.query(), &["after", "sale", "limit"])?;
+    let (after, limit) = (query.read("after", public::event_id)?, query.limit()?);
+    match query.read("sale", SaleId::parse)? {
+        Some(sale_id) => public::events_of_sale(call, &sale_id, after, limit).await,
+        None => public::event_page(call.engine().all_events(after, limit + 1).await?, limit),
+    }
+}
+
+async fn price_protection(call: &Call<'_>, name: &str) -> Result<Reply, Problem> {
+    let sale_id = seen(call, name, "sale.price_protection")?;
+    protection_page(call, &sale_id, None).await.map_err(refused)
+}
+
+async fn protection_page(
+    call: &Call<'_>,
+    sale_id: &SaleId,
+    who: Option<Admin>,
+) -> Result<Reply, AdminRefusal> {
+    let malformed = |problem| match problem {
+        Problem::Malformed(detail) => AdminRefusal::Malformed(detail.into_owned()),
+        _ => AdminRefusal::Refused(Refusal::NotFound),
+    };
+    let query = Query::parse(call.parts.uri.query(), &["cursor", "limit"]).map_err(malformed)?;
+    let after = query.cursor().map_err(malformed)?;
+    let limit = query.limit().map_err(malformed)?;
+    let page = call
+        .engine()
+        .protection(sale_id, Serial(after), limit, who)
+        .await?;
+    let view = json!({
+        "items": page.items,
+        "emitted": page.emitted,
+        "next_cursor": page.next.map(|serial| serial.0.to_string()),
+    });
+    Ok(Reply::json(StatusCode::OK, view.to_string()))
 }
 
 /// What a frozen sale's store lost.
@@ -247,6 +320,9 @@ enum Command {
     Replace,
     Sale(SaleCommand),
     Stock,
+    Price,
+    Release,
+    ProtectPrices,
     AcceptLoss,
 }
 
@@ -260,6 +336,10 @@ impl Command {
             Self::Sale(SaleCommand::Pause) => "sale.pause",
             Self::Sale(SaleCommand::Resume) => "sale.resume",
             Self::Sale(SaleCommand::Close) => "sale.close",
+            Self::Sale(SaleCommand::Unpublish) => "sale.unpublish",
+            Self::Price => "sale.change_price",
+            Self::Release => "sale.release",
+            Self::ProtectPrices => "sale.protect_prices",
             Self::Stock => "sale.change_stock",
             Self::AcceptLoss => "sale.accept_loss",
         }
@@ -268,7 +348,13 @@ impl Command {
     /// Who may give it.
     fn role(self) -> Role {
         match self {
-            Self::Make | Self::Replace | Self::Sale(_) | Self::Stock => Role::Merchant,
+            Self::Make
+            | Self::Replace
+            | Self::Sale(_)
+            | Self::Stock
+            | Self::Price
+            | Self::Release
+            | Self::ProtectPrices => Role::Merchant,
             Self::AcceptLoss => Role::Operator,
         }
     }
@@ -315,6 +401,15 @@ fn refused(refusal: AdminRefusal) -> Problem {
         AdminRefusal::Refused(refusal) => refusal.into(),
         AdminRefusal::Malformed(detail) => Problem::malformed(detail),
         AdminRefusal::Conflict(detail) => Problem::Conflict(detail),
+        AdminRefusal::PriceGuard(findings) => {
+            let findings: Vec<_> = findings
+                .iter()
+                .map(|found| {
+                    json!({"code": found.code.as_str(), "item": found.item, "detail": found.detail})
+                })
+                .collect();
+            Problem::PriceGuard(json!(findings).to_string())
+        }
         AdminRefusal::Unknown => Problem::Unknown(None),
     }
 }
@@ -365,13 +460,19 @@ async fn carry_out(
         }
         (Command::Sale(command), Some(sale_id)) => {
             let body = call.body(body, bounds::BODY_BYTES_MAX).await?;
-            match command {
-                SaleCommand::Publish => bodies::publish(&body)?,
-                SaleCommand::Pause | SaleCommand::Resume | SaleCommand::Close => {
-                    bodies::nothing(&body)?;
+            let sale = match command {
+                SaleCommand::Publish => {
+                    let accepted = bodies::publish(&body)?;
+                    engine.publish(&sale_id, &accepted, who).await?
                 }
-            }
-            let sale = engine.command(&sale_id, command, who).await?;
+                SaleCommand::Pause
+                | SaleCommand::Resume
+                | SaleCommand::Close
+                | SaleCommand::Unpublish => {
+                    bodies::nothing(&body)?;
+                    engine.command(&sale_id, command, who).await?
+                }
+            };
             Ok(sale_reply(call, StatusCode::OK, &sale)?)
         }
         (Command::Stock, Some(sale_id)) => {
@@ -385,13 +486,54 @@ async fn carry_out(
             let view = json!({"applied_delta_units": applied});
             Ok(Reply::of(StatusCode::OK, &view)?)
         }
+        (Command::Price, Some(sale_id)) => {
+            let item = path_id("item", item, ItemId::parse)?;
+            let body = call.body(body, bounds::BODY_BYTES_MAX).await?;
+            let (price, reason) = bodies::price(&body)?;
+            let changed = engine
+                .change_price(&sale_id, &item, price, &reason, who)
+                .await?;
+            let is_more = changed.reservations.len() == bounds::PAGE_ITEMS_MAX;
+            let last = changed.reservations.last().filter(|_| is_more);
+            let view = json!({
+                "item": item,
+                "old_price_minor": changed.old_price_minor,
+                "sale_price_minor": changed.sale_price_minor,
+                "reservations": changed.reservations,
+                // Goes on in the sale's list of reservations, with item and not_at_price_minor.
+                "next_cursor": last.map(|last| last.reservation_id.serial.0.to_string()),
+            });
+            Ok(Reply::of(StatusCode::OK, &view)?)
+        }
+        (Command::Release, Some(sale_id)) => {
+            let item = path_id("item", item, ItemId::parse)?;
+            let key = call.head.optional_idempotency_key()?;
+            let body = call.body(body, bounds::BODY_BYTES_MAX).await?;
+            let units = bodies::release(&body)?;
+            let released = engine.release(&sale_id, &item, key, units, who).await?;
+            Ok(Reply::of(
+                StatusCode::OK,
+                &json!({"released_units": released}),
+            )?)
+        }
+        (Command::ProtectPrices, Some(sale_id)) => {
+            bodies::nothing(&call.body(body, bounds::BODY_BYTES_MAX).await?)?;
+            Ok(protection_page(call, &sale_id, Some(who)).await?)
+        }
         (Command::AcceptLoss, Some(sale_id)) => {
             bodies::nothing(&call.body(body, bounds::BODY_BYTES_MAX).await?)?;
             let loss = engine.accept_loss(&sale_id, who).await?;
             Ok(Reply::of(StatusCode::OK, &loss)?)
         }
-        (Command::Replace | Command::Sale(_) | Command::Stock | Command::AcceptLoss, None) => {
-            Err(Problem::NoSuchPath.into())
-        }
+        (
+            Command::Replace
+            | Command::Sale(_)
+            | Command::Stock
+            | Command::Price
+            | Command::Release
+            | Command::ProtectPrices
+            | Command::AcceptLoss,
+            None,
+        ) => Err(Problem::NoSuchPath.into()),
     }
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
-use flash_engine::RefundRequest;
+use flash_engine::{PriceCode, RefundRequest};
 use flash_types::{
     BuyerId, ItemId, Money, PaymentRef, Quantity, RefundRef, SaleDefinition, bounds,
 };
@@ -238,17 +238,65 @@ pub(crate) fn nothing(body: &[u8]) -> Result<(), Problem> {
 #[serde(deny_unknown_fields)]
 struct PublishBody {
     #[serde(default)]
-    accept: Vec<IgnoredAny>,
+    accept: Vec<String>,
 }
 
-/// `{}` or `{"accept":[]}`: there are no findings to accept.
-pub(crate) fn publish(body: &[u8]) -> Result<(), Problem> {
+/// `{"accept":["deep_discount"]?}`
+pub(crate) fn publish(body: &[u8]) -> Result<Vec<PriceCode>, Problem> {
     let body: PublishBody = read(body)?;
-    if body.accept.is_empty() {
-        Ok(())
+    let codes = body.accept.iter().map(|code| {
+        PriceCode::parse(code).ok_or_else(|| {
+            let known = PriceCode::ALL.map(PriceCode::as_str).join(", ");
+            Problem::malformed(format!("accept: {code:?} is not one of {known}"))
+        })
+    });
+    codes.collect()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PriceBody {
+    sale_price_minor: Money,
+    reason: String,
+}
+
+/// `{"sale_price_minor":9900,"reason":"…"}`
+pub(crate) fn price(body: &[u8]) -> Result<(Money, String), Problem> {
+    let body: PriceBody = read(body)?;
+    if !(0..=bounds::PRICE_MINOR_MAX).contains(&body.sale_price_minor.0) {
+        return Err(Problem::malformed(format!(
+            "sale_price_minor is not 0-{}",
+            bounds::PRICE_MINOR_MAX
+        )));
+    }
+    Ok((body.sale_price_minor, reason(body.reason)?))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReleaseBody {
+    units: u32,
+}
+
+/// `{"units":100}`
+pub(crate) fn release(body: &[u8]) -> Result<u32, Problem> {
+    let body: ReleaseBody = read(body)?;
+    if body.units == 0 {
+        return Err(Problem::malformed("units is not 1-4294967295"));
+    }
+    Ok(body.units)
+}
+
+/// Why, in the merchant's words.
+fn reason(reason: String) -> Result<String, Problem> {
+    let is_good = !reason.trim().is_empty()
+        && reason.len() <= bounds::TITLE_BYTES_MAX
+        && !reason.chars().any(char::is_control);
+    if is_good {
+        Ok(reason)
     } else {
         Err(Problem::malformed(
-            "accept: prices are not held against findings here; only [] is taken",
+            "reason is not 1-256 bytes without control characters",
         ))
     }
 }
@@ -268,15 +316,7 @@ pub(crate) fn stock(body: &[u8]) -> Result<(i64, String), Problem> {
             "delta_units is not 1-4294967295, or as much below zero",
         ));
     }
-    let is_good = !body.reason.trim().is_empty()
-        && body.reason.len() <= bounds::TITLE_BYTES_MAX
-        && !body.reason.chars().any(char::is_control);
-    if !is_good {
-        return Err(Problem::malformed(
-            "reason is not 1-256 bytes without control characters",
-        ));
-    }
-    Ok((body.delta_units, body.reason))
+    Ok((body.delta_units, reason(body.reason)?))
 }
 
 #[derive(Deserialize)]
@@ -309,15 +349,7 @@ fn not_built(body: &[u8]) -> Option<Problem> {
             "admission.ticket: only \"off\" is taken",
         ));
     }
-    let items = plan["items"].as_array()?;
-    let index = items.iter().position(|item| {
-        item["waves"]
-            .as_array()
-            .is_some_and(|waves| !waves.is_empty())
-    })?;
-    Some(Problem::malformed(format!(
-        "items[{index}].waves: only [] is taken"
-    )))
+    None
 }
 
 #[cfg(test)]
@@ -480,7 +512,30 @@ mod tests {
         assert!(nothing(b"").is_ok() && nothing(b"{}").is_ok());
         assert!(nothing(b"[]").is_err() && nothing(br#"{"x":1}"#).is_err());
         assert!(publish(br#"{"accept":[]}"#).is_ok() && publish(b"").is_ok());
-        assert!(publish(br#"{"accept":["deep_discount"]}"#).is_err());
+        assert_eq!(
+            publish(br#"{"accept":["deep_discount"]}"#),
+            Ok(vec![PriceCode::DeepDiscount])
+        );
+        assert!(publish(br#"{"accept":["cheap"]}"#).is_err());
+        assert!(publish(br#"{"accept":[1]}"#).is_err());
+        for bad in [
+            r#"{"sale_price_minor":-1,"reason":"r"}"#,
+            r#"{"sale_price_minor":1000000000001,"reason":"r"}"#,
+            r#"{"sale_price_minor":1}"#,
+            r#"{"sale_price_minor":1.5,"reason":"r"}"#,
+            r#"{"sale_price_minor":1,"reason":""}"#,
+        ] {
+            assert!(price(bad.as_bytes()).is_err(), "{bad}");
+        }
+        assert_eq!(release(br#"{"units":3}"#), Ok(3));
+        for bad in [
+            "{}",
+            r#"{"units":0}"#,
+            r#"{"units":-1}"#,
+            r#"{"units":4294967296}"#,
+        ] {
+            assert!(release(bad.as_bytes()).is_err(), "{bad}");
+        }
         assert!(stock(br#"{"delta_units":-5,"reason":"broken"}"#).is_ok());
         for bad in [
             r#"{"delta_units":0,"reason":"r"}"#,
@@ -546,12 +601,24 @@ mod tests {
         };
         assert!(sale(plan("{}", "").as_bytes()).is_ok());
         assert!(sale(plan(r#"{"ticket":"off"}"#, r#","waves":[]"#).as_bytes()).is_ok());
+        let wave = r#","waves":[{"at":"2026-11-11T12:30:00Z","units":5}]"#;
+        assert!(sale(plan("{}", wave).as_bytes()).is_ok());
         for (admission, item, named) in [
             (r#"{"ticket":"required"}"#, "", "ticket"),
             (
                 "{}",
-                r#","waves":[{"at":"2026-11-11T12:00:00Z","units":1}]"#,
+                r#","waves":[{"at":"2026-11-11T12:00:00Z","units":6}]"#,
                 "waves",
+            ),
+            (
+                "{}",
+                r#","waves":[{"at":"2026-11-11T12:30:00Z","units":0}]"#,
+                "waves",
+            ),
+            (
+                "{}",
+                r#","waves":[{"at":"2026-11-11T13:00:00Z","units":1}]"#,
+                "ends_at",
             ),
             ("{}", r#","units_per_buyer_max":0"#, "units_per_buyer_max"),
             ("{}", r#","price_guard":1"#, "price_guard"),

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use flash_engine::{Engine, Sale};
-use flash_types::{Refusal, SaleId, SaleState, Timestamp};
+use flash_types::{ItemIndex, Refusal, SaleId, SaleState, Timestamp};
 use parking_lot::Mutex;
 use siphasher::sip::SipHasher13;
 use tokio::sync::broadcast;
@@ -55,6 +55,10 @@ struct Watched {
 struct Shown {
     state: SaleState,
     units: Vec<u32>,
+    /// Releases of further units so far.
+    waves: usize,
+    /// The next release of each item that is announced.
+    next_waves: Vec<Option<(Timestamp, Option<u32>)>>,
 }
 
 impl Hub {
@@ -189,6 +193,10 @@ impl Shown {
             units: indexed(sale.definition())
                 .map(|(index, _)| shown_units(available(sale, index), buckets))
                 .collect(),
+            waves: sale.waves_after(0).len(),
+            next_waves: indexed(sale.definition())
+                .map(|(index, _)| sale.next_wave(index, wall))
+                .collect(),
         }
     }
 
@@ -198,6 +206,10 @@ impl Shown {
         hasher.write(self.state.as_str().as_bytes());
         for units in &self.units {
             hasher.write_u32(*units);
+        }
+        for (at, units) in self.next_waves.iter().flatten() {
+            hasher.write_i64(at.0);
+            hasher.write_u32(units.unwrap_or(0));
         }
         format!("{:016x}", hasher.finish())
     }
@@ -220,6 +232,7 @@ impl Shown {
                 plan.ends_at
             );
         }
+        self.write_waves(sale, last, &id, out);
         for ((index, item), units) in indexed(plan).zip(&self.units) {
             let before = last.and_then(|last| last.units.get(usize::from(index.0)));
             if before != Some(units) {
@@ -230,6 +243,39 @@ impl Shown {
                 );
             }
         }
+    }
+}
+
+impl Shown {
+    /// Releases since `last`, and what is announced for their items; at the begin what is announced.
+    fn write_waves(&self, sale: &Sale, last: Option<&Self>, id: &str, out: &mut String) {
+        let released = match last {
+            Some(last) => sale.waves_after(last.waves),
+            None => Vec::new(),
+        };
+        let announced = indexed(sale.definition())
+            .map(|(index, _)| (index, 0))
+            .filter(|(index, _)| last.is_none() && self.next_wave(*index).is_some());
+        for (index, units) in released.into_iter().chain(announced) {
+            let Some(item) = sale.definition().items.get(usize::from(index.0)) else {
+                continue;
+            };
+            let next = match self.next_wave(index) {
+                Some((at, Some(units))) => format!("{{\"at\":\"{at}\",\"units\":{units}}}"),
+                Some((at, None)) => format!("{{\"at\":\"{at}\"}}"),
+                None => "null".to_owned(),
+            };
+            // Writing to a String cannot fail.
+            let _ = write!(
+                out,
+                "id: {id}\nevent: wave\ndata: {{\"item\":\"{}\",\"released_units\":{units},\"next_wave\":{next}}}\n\n",
+                item.item
+            );
+        }
+    }
+
+    fn next_wave(&self, index: ItemIndex) -> Option<(Timestamp, Option<u32>)> {
+        self.next_waves.get(usize::from(index.0)).copied().flatten()
     }
 }
 

@@ -14,7 +14,7 @@ use utoipa::openapi::{
 };
 
 use crate::routes::{ENDPOINTS, Endpoint, Listener, Route, Who, is_on};
-use crate::sale_view::{ItemView, SaleView, UnitsView};
+use crate::sale_view::{ItemView, SaleView, UnitsView, WaveView};
 
 mod wire;
 
@@ -23,6 +23,7 @@ mod wire;
     ItemView,
     SaleView,
     UnitsView,
+    WaveView,
     wire::Time,
     wire::Problem,
     wire::LineBody,
@@ -31,6 +32,16 @@ mod wire;
     wire::RefundBody,
     wire::EmptyBody,
     wire::PublishBody,
+    wire::PriceFinding,
+    wire::PriceBody,
+    wire::PriceChange,
+    wire::ReleaseBody,
+    wire::Released,
+    wire::Protection,
+    wire::ProtectionPage,
+    wire::Event,
+    wire::EventPage,
+    wire::Wave,
     wire::StockBody,
     wire::StockChange,
     wire::LoginBody,

@@ -43,6 +43,7 @@ words! {
     InFlight "in_flight"
     ReservationExpired "reservation_expired"
     StateConflict "state_conflict"
+    PriceGuard "price_guard"
     SaleEnded "sale_ended"
     TooLarge "too_large"
     UriTooLong "uri_too_long"
@@ -69,6 +70,8 @@ pub enum Problem {
     Malformed(Cow<'static, str>),
     /// 409 `state_conflict`, with what stands against it.
     Conflict(String),
+    /// 409 `price_guard`, with the findings as a JSON list.
+    PriceGuard(String),
     /// 401.
     Unauthenticated,
     /// 403: known, but not allowed.
@@ -167,6 +170,13 @@ impl Problem {
             }
             Self::Conflict(detail) => {
                 return Variable::new(409, Word::StateConflict, "State conflict", detail).done();
+            }
+            Self::PriceGuard(findings) => {
+                let detail =
+                    "Prices look like mistakes: correct them, or name the codes in accept.";
+                return Variable::new(409, Word::PriceGuard, "Price guard", detail)
+                    .member("findings", findings)
+                    .done();
             }
             Self::Unknown(id) => return unknown(*id),
             Self::Unauthenticated => fixed!(

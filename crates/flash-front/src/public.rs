@@ -2,10 +2,10 @@
 
 use std::hash::Hasher;
 
-use flash_engine::{Caller, Reading};
+use flash_engine::{Caller, EventPlace, Reading, ReservationQuery, SaleEvent};
 use flash_types::{
-    BuyerId, IdempotencyKey, Outcome, Refusal, Reservation, ReservationId, ReservationState,
-    SaleId, SaleState, Serial, bounds,
+    IdempotencyKey, Outcome, PaymentRef, Refusal, Reservation, ReservationId, ReservationState,
+    SaleId, SaleNo, SaleState, Serial, Timestamp, bounds,
 };
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use hyper::body::Incoming;
@@ -37,6 +37,8 @@ pub(crate) async fn handle(
         Route::Sales => sales(call),
         Route::Sale => one_sale(call, &sale()?),
         Route::SaleEvents => events(call, &sale()?),
+        Route::EventLog => event_log(call, &sale()?).await,
+        Route::Extend => extend(call, body, name).await,
         Route::SaleReservations => reservations_of_sale(call, &sale()?).await,
         Route::Reservations => reservations(call).await,
         Route::Reservation => one_reservation(call, name).await,
@@ -59,6 +61,12 @@ pub(crate) async fn handle(
         | Route::Pause
         | Route::Resume
         | Route::Close
+        | Route::Unpublish
+        | Route::Price
+        | Route::Release
+        | Route::PriceProtection
+        | Route::ProtectPrices
+        | Route::Events
         | Route::Stock
         | Route::Audit
         | Route::AdminReservations
@@ -288,7 +296,11 @@ async fn reservations(call: &Call<'_>) -> Result<Reply, Problem> {
         Caller::Storefront => None,
     };
     let Some(key) = key else {
-        return page(call, &sale, buyer, None, after, limit).await;
+        let query = ReservationQuery {
+            buyer,
+            ..ReservationQuery::default()
+        };
+        return page(call, &sale, &query, after, limit).await;
     };
     let buyer = buyer.ok_or_else(|| {
         Problem::malformed("the header X-Buyer-Id is missing: a key belongs to a sale and a buyer")
@@ -304,11 +316,59 @@ async fn reservations(call: &Call<'_>) -> Result<Reply, Problem> {
 }
 
 async fn reservations_of_sale(call: &Call<'_>, sale: &SaleId) -> Result<Reply, Problem> {
-    let query = Query::parse(call.parts.uri.query(), &["state", "cursor", "limit"])?;
-    let state = query.read("state", reservation_state)?;
+    let known = ["updated_after", "payment_ref", "state", "cursor", "limit"];
+    let query = Query::parse(call.parts.uri.query(), &known)?;
+    let filter = ReservationQuery {
+        state: query.read("state", reservation_state)?,
+        updated_after: query.read("updated_after", Timestamp::parse)?,
+        payment_ref: query.read("payment_ref", PaymentRef::parse)?,
+        ..ReservationQuery::default()
+    };
     let (after, limit) = (query.cursor()?, query.limit()?);
     storefront(call, call.engine().clock().read())?;
-    page(call, sale, None, state, after, limit).await
+    page(call, sale, &filter, after, limit).await
+}
+
+async fn event_log(call: &Call<'_>, sale_id: &SaleId) -> Result<Reply, Problem> {
+    let query = Query::parse(call.parts.uri.query(), &["after", "limit"])?;
+    let (after, limit) = (query.read("after", event_id)?, query.limit()?);
+    storefront(call, call.engine().clock().read())?;
+    events_of_sale(call, sale_id, after, limit).await
+}
+
+/// The name of an event.
+pub(crate) fn event_id(text: &str) -> Result<(SaleNo, EventPlace), &'static str> {
+    SaleEvent::parse_id(text).ok_or("is not the id of an event")
+}
+
+/// A page of a sale's events.
+pub(crate) async fn events_of_sale(
+    call: &Call<'_>,
+    sale_id: &SaleId,
+    after: Option<(SaleNo, EventPlace)>,
+    limit: usize,
+) -> Result<Reply, Problem> {
+    let sale = call.engine().sale(sale_id).ok_or(Refusal::NotFound)?;
+    let after = match after {
+        Some((sale_no, _)) if sale_no != sale.sale_no() => {
+            return Err(Problem::malformed(
+                "the parameter after is the id of an event of another sale",
+            ));
+        }
+        Some((_, place)) => place,
+        None => EventPlace::default(),
+    };
+    let events = call.engine().events(sale_id, after, limit + 1).await?;
+    event_page(events, limit)
+}
+
+/// A page of events; the cursor is the id of its last one, to be given as `after`.
+pub(crate) fn event_page(mut items: Vec<SaleEvent>, limit: usize) -> Result<Reply, Problem> {
+    let is_more = items.len() > limit;
+    items.truncate(limit);
+    let last = items.last().filter(|_| is_more);
+    let next_cursor = last.map(|event| event.id.clone());
+    Reply::of(StatusCode::OK, &PageView { items, next_cursor })
 }
 
 /// The word of a reservation's state.
@@ -330,14 +390,13 @@ pub(crate) fn reservation_state(text: &str) -> Result<ReservationState, &'static
 pub(crate) async fn page(
     call: &Call<'_>,
     sale: &SaleId,
-    buyer: Option<BuyerId>,
-    state: Option<ReservationState>,
+    query: &ReservationQuery,
     after: u64,
     limit: usize,
 ) -> Result<Reply, Problem> {
     let mut items: Vec<Reservation> = call
         .engine()
-        .reservations(sale, buyer, state, Serial(after), limit + 1)
+        .reservations(sale, query, Serial(after), limit + 1)
         .await?;
     let is_more = items.len() > limit;
     items.truncate(limit);
@@ -361,6 +420,14 @@ async fn cancel(call: &Call<'_>, body: Incoming, name: &str) -> Result<Reply, Pr
     let caller = caller(call, now)?;
     let id = reservation_id(name)?;
     done(call.engine().cancel(caller, id, now).await)
+}
+
+async fn extend(call: &Call<'_>, body: Incoming, name: &str) -> Result<Reply, Problem> {
+    bodies::nothing(&call.body(body, bounds::BODY_BYTES_MAX).await?)?;
+    let now = call.engine().clock().read();
+    storefront(call, now)?;
+    let id = reservation_id(name)?;
+    done(call.engine().extend(id, now).await)
 }
 
 async fn refund(call: &Call<'_>, body: Incoming, name: &str) -> Result<Reply, Problem> {

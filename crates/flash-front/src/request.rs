@@ -91,6 +91,14 @@ impl<'a> Head<'a> {
         }
     }
 
+    /// The `Idempotency-Key`, where given.
+    pub(crate) fn optional_idempotency_key(&self) -> Result<Option<IdempotencyKey>, Problem> {
+        match self.idempotency_key.single("Idempotency-Key")? {
+            None => Ok(None),
+            Some(_) => self.idempotency_key().map(Some),
+        }
+    }
+
     /// The `X-Buyer-Id`, where given.
     pub(crate) fn buyer(&self) -> Result<Option<BuyerId>, Problem> {
         self.buyer_id

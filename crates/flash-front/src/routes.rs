@@ -32,11 +32,13 @@ pub(crate) enum Route {
     SaleEvents,
     Purchase,
     SaleReservations,
+    EventLog,
     Reservations,
     Reservation,
     Confirm,
     Cancel,
     Refund,
+    Extend,
     OpenApi,
     DemoLogin,
     DemoPage,
@@ -48,7 +50,13 @@ pub(crate) enum Route {
     Pause,
     Resume,
     Close,
+    Unpublish,
+    Price,
     Stock,
+    Release,
+    PriceProtection,
+    ProtectPrices,
+    Events,
     Audit,
     AdminReservations,
     Loss,
@@ -110,7 +118,10 @@ pub(crate) static ENDPOINTS: &[Endpoint] = endpoints! {
         body "PurchaseBody" key true => 201 "Reservation", 200 "Reservation";
     Public GET "/v1/sales/{sale}/reservations" SaleReservations Storefront
         "Reservations of a sale, for reconciliation"
-        query ["state" "cursor" "limit"] => 200 "ReservationPage";
+        query ["updated_after" "payment_ref" "state" "cursor" "limit"] => 200 "ReservationPage";
+    Public GET "/v1/sales/{sale}/events/log" EventLog Storefront
+        "Events of a sale as the store has them, after one of them"
+        query ["after" "limit"] => 200 "EventPage";
     Public GET "/v1/reservations" Reservations BuyerOrStorefront
         "Reservations of a sale; with idempotency_key the one that the key won"
         query ["sale" "idempotency_key" "cursor" "limit"] => 200 "ReservationPage";
@@ -122,6 +133,8 @@ pub(crate) static ENDPOINTS: &[Endpoint] = endpoints! {
         body "EmptyBody" => 200 "Reservation";
     Public POST "/v1/reservations/{id}/refund" Refund Storefront "Its money goes back, whole or in part"
         body "RefundBody" => 200 "Reservation";
+    Public POST "/v1/reservations/{id}/extend" Extend Storefront
+        "More time to pay: one payment window, once" body "EmptyBody" => 200 "Reservation";
     Both GET "/openapi.json" OpenApi All "This document" => 200 "application/json";
     Demo POST "/v1/demo/login" DemoLogin All "A token for any buyer (demo only)"
         body "LoginBody" => 200 "Login";
@@ -141,12 +154,26 @@ pub(crate) static ENDPOINTS: &[Endpoint] = endpoints! {
         body "EmptyBody" => 200 "AdminSale";
     Admin POST "/v1/admin/sales/{sale}/close" Close Merchant "Ends the sale"
         body "EmptyBody" => 200 "AdminSale";
+    Admin POST "/v1/admin/sales/{sale}/unpublish" Unpublish Merchant
+        "Makes it a draft again, while nothing was ever reserved" body "EmptyBody" => 200 "AdminSale";
+    Admin PUT "/v1/admin/sales/{sale}/items/{item}/price" Price Merchant
+        "Another price for new reservations of a paused sale; tells who bought at the old one"
+        body "PriceBody" => 200 "PriceChange";
+    Admin POST "/v1/admin/sales/{sale}/items/{item}/release" Release Merchant
+        "Releases units by hand; with an Idempotency-Key once" body "ReleaseBody" => 200 "Released";
+    Admin GET "/v1/admin/sales/{sale}/price-protection" PriceProtection Viewer
+        "Buyers who paid more than a later price of the item" query ["cursor" "limit"] => 200 "ProtectionPage";
+    Admin POST "/v1/admin/sales/{sale}/price-protection" ProtectPrices Merchant
+        "Tells the differences as refund_due events, once each; a page of reservations at a time"
+        query ["cursor" "limit"] body "EmptyBody" => 200 "ProtectionPage";
+    Admin GET "/v1/admin/events" Events Operator "Events of all sales, or of one, after one of them"
+        query ["after" "sale" "limit"] => 200 "EventPage";
     Admin POST "/v1/admin/sales/{sale}/items/{item}/stock" Stock Merchant
         "Changes the stock; a negative change takes at most what is available"
         body "StockBody" key true => 200 "StockChange";
     Admin GET "/v1/admin/sales/{sale}/audit" Audit Viewer "Whether the books balance" => 200 "SaleAudit";
     Admin GET "/v1/admin/sales/{sale}/reservations" AdminReservations Viewer "Reservations of a sale"
-        query ["state" "format" "cursor" "limit"] => 200 "ReservationPage";
+        query ["state" "format" "item" "not_at_price_minor" "cursor" "limit"] => 200 "ReservationPage";
     Admin GET "/v1/admin/sales/{sale}/loss" Loss Operator
         "What was acknowledged for a frozen sale and is not stored any more"
         query ["cursor" "limit"] => 200 "LossPage";
@@ -304,7 +331,7 @@ mod tests {
             "/",
             "/v1",
             "/v1/admin/sales/",
-            "/v1/admin/sales/s1/extend",
+            "/v1/admin/sales/s1/prolong",
             "/v1/sales",
         ] {
             assert_eq!(

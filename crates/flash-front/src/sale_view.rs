@@ -35,6 +35,20 @@ pub(crate) struct ItemView<'a> {
     /// Most units of it for one buyer over the whole sale.
     #[serde(skip_serializing_if = "Option::is_none")]
     units_per_buyer_max: Option<u32>,
+    /// The next announced release of further units.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_wave: Option<WaveView>,
+}
+
+/// A release of further units that is announced.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct WaveView {
+    /// RFC 3339, UTC.
+    #[schema(value_type = String, format = DateTime)]
+    at: Timestamp,
+    /// How many; absent where it brings what came back unpaid until then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    units: Option<u32>,
 }
 
 /// A sale for buyers.
@@ -78,7 +92,10 @@ impl<'a> SaleView<'a> {
                 item: item.item,
                 title: &item.title,
                 list_price_minor: item.list_price_minor,
-                sale_price_minor: item.sale_price_minor,
+                sale_price_minor: sale.price(index),
+                next_wave: sale
+                    .next_wave(index, wall)
+                    .map(|(at, units)| WaveView { at, units }),
                 available_units: shown_units(available(sale, index), buckets),
                 units_per_buyer_max: item.units_per_buyer_max,
             })
@@ -133,18 +150,18 @@ pub(crate) struct UnitsView {
 
 /// A sale for merchants: its plan, its state, its counters.
 #[derive(Debug, Serialize)]
-pub(crate) struct AdminSaleView<'a> {
+pub(crate) struct AdminSaleView {
     #[serde(flatten)]
-    plan: &'a SaleDefinition,
+    plan: SaleDefinition,
     state: &'static str,
     is_retired: bool,
     units: Vec<UnitsView>,
 }
 
-impl<'a> AdminSaleView<'a> {
-    pub(crate) fn of(sale: &'a Sale, wall: Timestamp) -> Self {
-        let plan = sale.definition();
-        let units = indexed(plan)
+impl AdminSaleView {
+    pub(crate) fn of(sale: &Sale, wall: Timestamp) -> Self {
+        let plan = sale.plan();
+        let units = indexed(&plan)
             .filter(|_| !sale.is_retired())
             .map(|(index, item)| {
                 let ItemUnits {

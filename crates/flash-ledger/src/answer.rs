@@ -1,8 +1,10 @@
 //! The words of the ledger: what is asked of it, and what it answers.
 
+use std::time::Duration;
+
 use flash_types::{
     BuyerId, IdempotencyKey, ItemIndex, ItemUnits, Lines, Money, PaymentRef, Quantity, RefundRef,
-    Refusal, ReservationState, Serial, Timestamp,
+    Refusal, ReservationState, SaleId, Serial, Timestamp,
 };
 use smallvec::SmallVec;
 
@@ -80,6 +82,20 @@ pub enum Command {
     Cancel,
     /// Not paid in time.
     Expire,
+    /// More time to pay, once.
+    Extend {
+        /// By so much.
+        by: Duration,
+    },
+    /// The item became cheaper: the difference is due, once.
+    ProtectPrice {
+        /// Which item.
+        item: ItemIndex,
+        /// What it costs now.
+        price_minor: Money,
+        /// In which sale.
+        other: SaleId,
+    },
     /// Money back.
     Refund {
         /// Named by the storefront; may be left out when refunding all.
@@ -113,6 +129,8 @@ pub struct Transition {
     pub reservation: Serial,
     /// The step.
     pub step: Step,
+    /// Units that come back wait for an announced time: they go to what is unreleased. Said by whoever sends the step.
+    pub is_pooled: bool,
 }
 
 /// What a step does.
@@ -133,6 +151,24 @@ pub enum Step {
         payment_ref: PaymentRef,
         /// It had expired and its units are gone; else its state forbids it.
         is_expired: bool,
+    },
+    /// `reserved` is kept until then.
+    Extend {
+        /// Until when.
+        expires_at: Timestamp,
+    },
+    /// The difference to a lower price is due; the reservation stays as it is.
+    ProtectPrice {
+        /// Which item.
+        item: ItemIndex,
+        /// Units of it that are not refunded.
+        units: u32,
+        /// What was paid for one.
+        paid_minor: Money,
+        /// What it costs now.
+        price_minor: Money,
+        /// In which sale.
+        other: SaleId,
     },
     /// `reserved -> released`.
     Release {
@@ -219,6 +255,8 @@ pub struct LoadedReservation {
     pub created_at: Timestamp,
     /// Until when it is kept unpaid.
     pub expires_at: Timestamp,
+    /// It was given more time before.
+    pub is_extended: bool,
     /// The payment that confirmed it.
     pub payment_ref: Option<PaymentRef>,
 }

@@ -61,7 +61,7 @@ impl<F: Clone> Ledger<F> {
 fn held(state: ReservationState, kind: Option<Kind>) -> Held {
     match (state, kind) {
         (ReservationState::Unknown, _) => Held::InFlight,
-        (ReservationState::Reserved, None) => Held::Reserved,
+        (ReservationState::Reserved, None | Some(Kind::Extend)) => Held::Reserved,
         (ReservationState::Reserved, Some(_)) => Held::InFlight,
         (ReservationState::Expired, Some(Kind::LateConfirm)) => Held::InFlight,
         (ReservationState::Expired | ReservationState::Released, _) => Held::Nowhere,

@@ -8,7 +8,11 @@
 //! One step per reservation is in flight. What begin moved (a late confirmation's units, a held payment)
 //! shows in no answer until finish. The first decision per payment is final.
 
-use flash_types::{Lines, Money, PaymentRef, RefundRef, Refusal, ReservationState, Serial};
+use std::time::Duration;
+
+use flash_types::{
+    ItemIndex, Lines, Money, PaymentRef, RefundRef, Refusal, ReservationState, SaleId, Serial,
+};
 
 use crate::flights::Kind;
 use crate::ledger::{record_ref, split};
@@ -45,6 +49,12 @@ impl<F: Clone> Ledger<F> {
                 payment_ref,
                 amount,
             } => self.judge_confirm(&mut shard, slot, serial, payment_ref, *amount),
+            Command::Extend { by } => self.judge_extend(record, serial, *by),
+            Command::ProtectPrice {
+                item,
+                price_minor,
+                other,
+            } => self.judge_protection(&shard, slot, serial, *item, *price_minor, *other),
             Command::Cancel => judge_cancel(record, shard.units(slot)),
             Command::Expire => judge_expire(record, shard.units(slot)),
             Command::Refund {
@@ -61,6 +71,7 @@ impl<F: Clone> Ledger<F> {
                     record,
                     reservation: serial,
                     step,
+                    is_pooled: false,
                 })
             }
             Judged::Stands => Begin::Stands(record),
@@ -100,13 +111,27 @@ impl<F: Clone> Ledger<F> {
             } => {
                 self.decide(payment_ref, PaymentDecision::RefusedConflict);
             }
-            Step::Release { units } => {
-                self.give_back(&mut shard, slot, units);
-                shard.set_state(slot, ReservationState::Released);
+            Step::Extend { expires_at } => {
+                shard.records.at_mut(slot).expires_at = *expires_at;
+                self.extensions.add(transition.reservation.0, *expires_at);
             }
-            Step::Expire { units } => {
-                self.give_back(&mut shard, slot, units);
-                shard.set_state(slot, ReservationState::Expired);
+            Step::ProtectPrice { item, .. } => {
+                let key = (transition.reservation.0, item.0);
+                self.protected.lock().insert(key);
+            }
+            Step::Release { units } | Step::Expire { units } => {
+                if transition.is_pooled {
+                    self.pool(&mut shard, slot, units);
+                } else {
+                    self.give_back(&mut shard, slot, units);
+                }
+                let is_expired = matches!(transition.step, Step::Expire { .. });
+                let state = if is_expired {
+                    ReservationState::Expired
+                } else {
+                    ReservationState::Released
+                };
+                shard.set_state(slot, state);
             }
             Step::Refund {
                 refund_ref,
@@ -145,7 +170,11 @@ impl<F: Clone> Ledger<F> {
                 self.let_go(payment_ref);
             }
             Step::RefusePayment { payment_ref, .. } => self.let_go(payment_ref),
-            Step::Release { .. } | Step::Expire { .. } | Step::Refund { .. } => {}
+            Step::Release { .. }
+            | Step::Expire { .. }
+            | Step::Refund { .. }
+            | Step::Extend { .. }
+            | Step::ProtectPrice { .. } => {}
         }
         drop(shard);
         drop(landed);
@@ -235,6 +264,57 @@ impl<F: Clone> Ledger<F> {
     fn give_back(&self, shard: &mut Shard<F>, slot: u32, units: &Units) {
         shard.uncount(slot, units, &self.items, &self.hashes);
         self.items.give_all(units.iter().copied());
+    }
+
+    fn pool(&self, shard: &mut Shard<F>, slot: u32, units: &Units) {
+        shard.uncount(slot, units, &self.items, &self.hashes);
+        for (item, units) in units {
+            self.items.pool(*item, *units);
+        }
+    }
+
+    fn judge_extend(&self, record: &Record, serial: Serial, by: Duration) -> Judged {
+        match record.state {
+            ReservationState::Reserved if self.extensions.contains(serial.0) => Judged::Stands,
+            ReservationState::Reserved => Judged::Go(Step::Extend {
+                expires_at: record.expires_at.plus(by),
+            }),
+            ReservationState::Unknown
+            | ReservationState::Confirmed
+            | ReservationState::Released
+            | ReservationState::Expired
+            | ReservationState::Refunded => CONFLICT,
+        }
+    }
+
+    /// Stands where there is nothing (more) to make good: done before, refunded, or not dearer.
+    fn judge_protection(
+        &self,
+        shard: &Shard<F>,
+        slot: u32,
+        serial: Serial,
+        item: ItemIndex,
+        price_minor: Money,
+        other: SaleId,
+    ) -> Judged {
+        if shard.records.at(slot).state != ReservationState::Confirmed {
+            return CONFLICT;
+        }
+        let line = shard.lines(slot).iter().find(|line| line.item() == item);
+        let Some(line) = line else {
+            return Judged::No(Refusal::NotFound);
+        };
+        let is_done = self.protected.lock().contains(&(serial.0, item.0));
+        if is_done || line.left() == 0 || line.unit_price_minor <= price_minor {
+            return Judged::Stands;
+        }
+        Judged::Go(Step::ProtectPrice {
+            item,
+            units: line.left(),
+            paid_minor: line.unit_price_minor,
+            price_minor,
+            other,
+        })
     }
 
     fn refund(
@@ -382,6 +462,8 @@ fn kind_of(step: &Step) -> Kind {
         Step::Release { .. } => Kind::Release,
         Step::Expire { .. } => Kind::Expire,
         Step::Refund { .. } => Kind::Refund,
+        Step::Extend { .. } => Kind::Extend,
+        Step::ProtectPrice { .. } => Kind::ProtectPrice,
     }
 }
 

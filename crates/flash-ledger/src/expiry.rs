@@ -1,5 +1,6 @@
 //! Which reservations are due. Deadlines ascend with the serials (one payment window per sale), so a cursor
-//! over the index of serials finds them; it moves over what can never be due again only.
+//! over the index of serials finds them; it moves over what can never be due again only. Those that were given more
+//! time are kept apart, by deadline.
 
 use std::ops::ControlFlow;
 
@@ -29,6 +30,7 @@ impl<F: Clone> Ledger<F> {
     /// an earlier one is found when the earlier one is due.
     pub fn due(&self, now: Timestamp, limit: usize, out: &mut Vec<Serial>) {
         let end = out.len().saturating_add(limit);
+        self.due_of_extended(now, end, out);
         self.scan(|serial, seen| match seen {
             _ if out.len() >= end => ControlFlow::Break(()),
             Seen::Closed | Seen::Undecided => ControlFlow::Continue(()),
@@ -46,15 +48,38 @@ impl<F: Clone> Ledger<F> {
     /// When the next reservation may become due, for timers: never too late; may lie in the past while a
     /// step of that reservation is in flight. `None` while nothing is `reserved`.
     pub fn next_due_at(&self) -> Option<Timestamp> {
-        let mut next = None;
+        let mut next = self.extensions.next_due_at();
         self.scan(|_, seen| match seen {
             Seen::Closed | Seen::Undecided => ControlFlow::Continue(()),
             Seen::Open { expires_at, .. } => {
-                next = Some(expires_at);
+                next = Some(next.map_or(expires_at, |known| known.min(expires_at)));
                 ControlFlow::Break(())
             }
         });
         next
+    }
+
+    fn due_of_extended(&self, now: Timestamp, end: usize, out: &mut Vec<Serial>) {
+        for (deadline, serial) in self.extensions.due(now) {
+            if out.len() >= end {
+                return;
+            }
+            let Some(place) = self.serials.lock().find(serial) else {
+                self.extensions.settle(deadline, serial, None);
+                continue;
+            };
+            match self.look(place, serial) {
+                Seen::Closed => self.extensions.settle(deadline, serial, None),
+                Seen::Open { expires_at, .. } if expires_at > now => {
+                    self.extensions.settle(deadline, serial, Some(expires_at));
+                }
+                Seen::Open {
+                    is_in_flight: true, ..
+                }
+                | Seen::Undecided => {}
+                Seen::Open { .. } => out.push(Serial(serial)),
+            }
+        }
     }
 
     /// After a restart: whatever is `reserved` is kept until `not_before` at least.
@@ -97,7 +122,15 @@ impl<F: Clone> Ledger<F> {
         }
     }
 
+    /// As the cursor sees it: what was extended is none of its own.
     fn see(&self, place: u32, serial: u64) -> Seen {
+        match self.look(place, serial) {
+            Seen::Open { .. } if self.extensions.contains(serial) => Seen::Closed,
+            seen => seen,
+        }
+    }
+
+    fn look(&self, place: u32, serial: u64) -> Seen {
         let (number, slot) = split(place);
         let shard = self.shards[number].lock();
         let Some(record) = shard.of_serial(slot, serial) else {

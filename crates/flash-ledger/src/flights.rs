@@ -12,6 +12,8 @@ pub(crate) enum Kind {
     Release,
     Expire,
     Refund,
+    Extend,
+    ProtectPrice,
 }
 
 pub(crate) struct Flight<F> {

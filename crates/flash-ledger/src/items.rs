@@ -87,13 +87,16 @@ impl Items {
 
     pub(crate) fn is_drained(&self, item: ItemIndex) -> bool {
         let Item { word, books } = self.item(item);
-        // In this order: `release` adds to the word first, so that no unit is missed on its way.
-        books.unreleased.load(Ordering::Acquire) == 0
+        // Units on their way out of what is unreleased are added to the word first, those on their way back to
+        // what is unreleased first: between two looks at it that both find nothing, the word misses no unit.
+        let has_unreleased = || books.unreleased.load(Ordering::Acquire) > 0;
+        !has_unreleased()
             && word.load()
                 == Halves {
                     available: 0,
                     reserved: 0,
                 }
+            && !has_unreleased()
     }
 
     /// available -> reserved for all `units` (ascending by item) or none.
@@ -144,14 +147,29 @@ impl Items {
     }
 
     /// unreleased -> available.
-    pub(crate) fn release(&self) {
-        for Item { word, books } in &self.items {
-            let units = books.unreleased.load(Ordering::Acquire);
-            let half = u32::try_from(units).expect("an item has less than 2^32 units");
-            // The word first: see `is_drained`.
-            word.enter(half);
-            subtract(&books.unreleased, units, "released units were unreleased");
-        }
+    ///
+    /// # Panics
+    /// If there are fewer.
+    pub(crate) fn release(&self, item: ItemIndex, units: u32) {
+        let Item { word, books } = self.item(item);
+        // The word first: see `is_drained`.
+        word.enter(units);
+        let law = "released units were unreleased";
+        subtract(&books.unreleased, units.into(), law);
+    }
+
+    /// reserved -> unreleased.
+    pub(crate) fn pool(&self, item: ItemIndex, units: u32) {
+        let Item { word, books } = self.item(item);
+        // The word last: see `is_drained`.
+        books.unreleased.fetch_add(units.into(), Ordering::Release);
+        word.leave(units);
+    }
+
+    /// Units that are not yet for sale.
+    pub(crate) fn unreleased(&self, item: ItemIndex) -> u32 {
+        let units = self.item(item).books.unreleased.load(Ordering::Acquire);
+        u32::try_from(units).expect("an item has less than 2^32 units")
     }
 
     /// Claims growth of the stock; `false` if the stock could pass 2^32 - 1.

@@ -1,7 +1,9 @@
 //! The ledger of one sale: counters, shards, keys; and the buying half of its life.
 //!
-//! Locks: a shard (by the buyer's hash), then the payments. The index of serials is never locked together
-//! with either. A lock is held for one decision; handles of the engine are dropped after unlocking.
+//! Locks: a shard (by the buyer's hash), then one of payments, extensions and protected. The index of serials is never
+//! locked together with any. A lock is held for one decision; handles of the engine are dropped after unlocking.
+
+use std::collections::HashSet;
 
 use crossbeam::utils::CachePadded;
 use flash_types::{
@@ -9,6 +11,7 @@ use flash_types::{
 };
 use smallvec::SmallVec;
 
+use crate::extensions::Extensions;
 use crate::filter::Filter;
 use crate::flights::Kind;
 use crate::hash::{HashKey, Hashes, PairHash};
@@ -33,6 +36,9 @@ pub struct Ledger<F> {
     pub(crate) shards: Box<[CachePadded<Mutex<Shard<F>>>]>,
     pub(crate) serials: Mutex<Serials>,
     pub(crate) payments: Mutex<Payments>,
+    pub(crate) extensions: Extensions,
+    /// (reservation, item) of which a lower price was made good.
+    pub(crate) protected: Mutex<HashSet<(u64, u16)>>,
 }
 
 impl<F: Clone> Ledger<F> {
@@ -70,6 +76,8 @@ impl<F: Clone> Ledger<F> {
                 .collect(),
             serials: Mutex::new(Serials::new()),
             payments: Mutex::new(Payments::new()),
+            extensions: Extensions::new(),
+            protected: Mutex::new(HashSet::new()),
         }
     }
 
@@ -297,10 +305,30 @@ impl<F: Clone> Ledger<F> {
 
     // ---- stock
 
-    /// All unreleased units become available. After `open` was committed.
-    pub fn release_all(&self) {
+    /// All unreleased units become available, but for those held back (of some items; more than there are: all). After
+    /// `open` was committed.
+    pub fn release_all(&self, held: &[(ItemIndex, u32)]) {
         self.filter.prepare();
-        self.items.release();
+        for item in (0u16..).take(self.items.len()).map(ItemIndex) {
+            let held = held.iter().find(|(known, _)| *known == item);
+            let held = held.map_or(0, |(_, units)| *units);
+            let units = self.items.unreleased(item).saturating_sub(held);
+            self.items.release(item, units);
+        }
+    }
+
+    /// Unreleased units become available. After the release was committed.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    pub fn release(&self, item: ItemIndex, units: u32) {
+        self.filter.prepare();
+        self.items.release(item, units);
+    }
+
+    /// Units of an item that are not yet for sale.
+    pub fn unreleased_units(&self, item: ItemIndex) -> u32 {
+        self.items.unreleased(item)
     }
 
     /// Decides a change of stock: growth as asked, or `None` if the stock would pass 2^32 - 1; shrinking at

@@ -24,6 +24,7 @@ mod audit;
 mod buyers;
 mod commands;
 mod expiry;
+mod extensions;
 mod filter;
 mod flights;
 mod hash;

@@ -50,6 +50,9 @@ impl<F: Clone> Ledger<F> {
             record_ref(&shard, number, slot)
         };
         self.serials.lock().push(row.serial.0, record.place);
+        if row.is_extended {
+            self.extensions.add(row.serial.0, row.expires_at);
+        }
         if let Some(payment_ref) = &row.payment_ref {
             self.load_payment(payment_ref, row.serial, PaymentDecision::Taken);
         }
@@ -111,6 +114,11 @@ impl<F: Clone> Ledger<F> {
                 restock,
                 units,
             });
+    }
+
+    /// Adds a stored decision that a lower price was made good.
+    pub fn load_protection(&self, reservation: Serial, item: ItemIndex) {
+        self.protected.lock().insert((reservation.0, item.0));
     }
 
     fn loaded(&self, reservation: Serial) -> (usize, u32) {

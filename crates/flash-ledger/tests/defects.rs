@@ -89,7 +89,7 @@ fn a_call_before_the_opening_burns_no_stock() {
         !ledger.is_drained(ITEM),
         "what is not released yet may still come"
     );
-    ledger.release_all();
+    ledger.release_all(&[]);
     assert_eq!(counters(&ledger, 0), [3, 0, 3, 0, 0]);
     // Refusals are not remembered: the same key may win later.
     take(&ledger, "a", "k", &[(0, 1)]);

@@ -19,7 +19,7 @@ static SEEN: [AtomicU32; 2] = [AtomicU32::new(0), AtomicU32::new(0)];
 
 fn small(items: &[LedgerItem]) -> Arc<Ledger<u32>> {
     let ledger = Ledger::with_sizes(items, KEY, 2, 1);
-    ledger.release_all();
+    ledger.release_all(&[]);
     Arc::new(ledger)
 }
 

@@ -269,7 +269,7 @@ impl History {
         for item in &mut self.oracle.items {
             item.unreleased = 0;
         }
-        self.ledger.release_all();
+        self.ledger.release_all(&[]);
     }
 
     fn expire_due(&mut self, a: u8) {

@@ -320,19 +320,11 @@ impl SaleDefinition {
         Ok(())
     }
 
-    /// Units of an item that its waves hold back, of those waves that `is_done` does not name.
-    pub fn held_units(&self, item: ItemIndex, is_done: impl Fn(u16) -> bool) -> u64 {
+    /// The waves of an item that come after the opening, with their places in the plan; those before are part of it.
+    pub fn later_waves(&self, item: ItemIndex) -> impl Iterator<Item = (u16, Wave)> {
         let waves = self.items.get(usize::from(item.0)).map(|item| &item.waves);
-        (0u16..)
-            .zip(waves.into_iter().flatten())
-            .filter(|(wave, _)| !is_done(*wave))
-            .map(|(_, wave)| u64::from(wave.units))
-            .sum()
-    }
-
-    /// Whether units that come back unpaid wait for an announced time, judged at `now`.
-    pub fn is_pooling(&self, now: Timestamp) -> bool {
-        self.re_release_at.last().is_some_and(|last| now < *last)
+        let numbered = (0u16..).zip(waves.into_iter().flatten().copied());
+        numbered.filter(|(_, wave)| wave.at > self.starts_at)
     }
 }
 

@@ -38,6 +38,8 @@ pub(super) struct Problem {
     reservation_id: Option<String>,
     /// A payment was made that has to go back.
     refund_due: Option<bool>,
+    /// With `price_guard`.
+    findings: Option<Vec<PriceFinding>>,
 }
 
 /// One line of a purchase or a refund.
@@ -83,11 +85,105 @@ pub(super) struct RefundBody {
 #[derive(Serialize, ToSchema)]
 pub(super) struct EmptyBody {}
 
-/// Only an empty `accept` is taken.
+/// Findings on prices that are meant so.
 #[derive(Serialize, ToSchema)]
 pub(super) struct PublishBody {
-    #[schema(max_items = 0)]
+    /// above_list_price, below_floor_price, deep_discount, below_lowest_price_30d or undercuts_announced_sale
     accept: Option<Vec<String>>,
+}
+
+/// A price that looks like a mistake.
+#[derive(Serialize, ToSchema)]
+pub(super) struct PriceFinding {
+    /// The word that `accept` takes.
+    code: String,
+    item: String,
+    detail: String,
+}
+
+/// Another price for new reservations.
+#[derive(Serialize, ToSchema)]
+pub(super) struct PriceBody {
+    #[schema(minimum = 0, maximum = 1000000000000i64)]
+    sale_price_minor: i64,
+    #[schema(min_length = 1, max_length = 256)]
+    reason: String,
+}
+
+/// What was changed, and who bought before.
+#[derive(Serialize, ToSchema)]
+pub(super) struct PriceChange {
+    item: String,
+    old_price_minor: i64,
+    sale_price_minor: i64,
+    /// At another price than the new one, in any state; the first 200.
+    reservations: Vec<Reservation>,
+    /// Goes on in the admin's list of reservations, with `item` and `not_at_price_minor`.
+    #[schema(required)]
+    next_cursor: Option<String>,
+}
+
+/// A release by hand.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ReleaseBody {
+    #[schema(minimum = 1)]
+    units: u32,
+}
+
+/// What was released.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Released {
+    released_units: u32,
+}
+
+/// A buyer who paid more than the item costs later.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Protection {
+    reservation_id: String,
+    buyer_id: String,
+    #[schema(required)]
+    payment_ref: Option<String>,
+    item: String,
+    quantity: u32,
+    unit_price_minor: i64,
+    later_price_minor: i64,
+    later_sale_id: String,
+    /// The difference, for all units.
+    amount_minor: i64,
+}
+
+/// A page of them.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ProtectionPage {
+    items: Vec<Protection>,
+    /// How many of them this call told as `refund_due`.
+    emitted: u64,
+    #[schema(required)]
+    next_cursor: Option<String>,
+}
+
+/// What happened to a sale or a reservation.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Event {
+    /// Names it; to be given as `after`.
+    id: String,
+    generation: u64,
+    sequence: u64,
+    r#type: String,
+    #[schema(format = DateTime)]
+    at: String,
+    sale_id: String,
+    /// The reservation as it stood after it, or what the sale tells.
+    #[schema(value_type = Object)]
+    data: serde_json::Value,
+}
+
+/// A page of events.
+#[derive(Serialize, ToSchema)]
+pub(super) struct EventPage {
+    items: Vec<Event>,
+    #[schema(required)]
+    next_cursor: Option<String>,
 }
 
 /// A change of an item's stock.
@@ -195,9 +291,21 @@ pub(super) struct ItemDefinition {
     /// No limit where absent.
     #[schema(minimum = 1)]
     units_per_buyer_max: Option<u32>,
-    /// Only an empty list is taken.
-    #[schema(max_items = 0)]
-    waves: Option<Vec<String>>,
+    /// Below this price a publish is held to be a mistake.
+    #[schema(minimum = 0)]
+    floor_price_minor: Option<i64>,
+    /// Units held back at the start, ascending by time; together at most `stock_units`.
+    #[schema(max_items = 100)]
+    waves: Option<Vec<Wave>>,
+}
+
+/// A planned release of further units.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Wave {
+    #[schema(format = DateTime)]
+    at: String,
+    #[schema(minimum = 1)]
+    units: u32,
 }
 
 /// The plan of a sale; a body of up to 256 KiB.
@@ -215,6 +323,12 @@ pub(super) struct SaleDefinition {
     #[schema(minimum = 1, maximum = 604800, default = 300)]
     payment_window_s: Option<u32>,
     goal: Option<Goal>,
+    /// For so many days after they bought, buyers are due the difference to a later, lower price.
+    #[schema(minimum = 1, maximum = 365)]
+    price_protection_days: Option<u32>,
+    /// When units that came back unpaid are sold again; at once where it is absent.
+    #[schema(max_items = 100)]
+    re_release_at: Option<Vec<String>>,
     admission: Option<Admission>,
     #[schema(min_items = 1, max_items = 500)]
     items: Vec<ItemDefinition>,
