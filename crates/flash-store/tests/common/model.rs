@@ -201,15 +201,20 @@ impl Model {
         }
         let reservation = of.parse().ok().map(|serial| self.row(serial));
         // Of these the change says by itself how it left the reservation.
-        let reservation = reservation.map(|row| match &entry.change {
-            Change::Refund { refunded, .. } => stood(row, None, refunded),
-            Change::RefusePayment {
+        let reservation = reservation.map(|row| {
+            if let Change::Refund { refunded, .. } = &entry.change {
+                stood(row, None, refunded)
+            } else if let Change::RefusePayment {
                 state, refunded, ..
             }
             | Change::ProtectPrice {
                 state, refunded, ..
-            } => stood(row, Some(*state), refunded),
-            _ => row,
+            } = &entry.change
+            {
+                stood(row, Some(*state), refunded)
+            } else {
+                row
+            }
         });
         self.told.push(EventRow {
             sale_no: SaleNo(self.sale_no),
