@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use flash_types::SaleState;
+use flash_types::{Money, SaleDefinition, SaleState};
 use serde::Deserialize;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -32,6 +32,28 @@ pub struct SaleFold {
     pub definition: String,
     pub is_retired: bool,
     pub items: Vec<Account>,
+}
+
+impl SaleFold {
+    /// Units unreleased -> available, or with `sign` -1 back.
+    fn release(&mut self, units: &[(u16, u32)], sign: i64) {
+        for (item, units) in units {
+            if let Some(account) = self.items.get_mut(usize::from(*item)) {
+                account.unreleased -= sign * i64::from(*units);
+                account.available += sign * i64::from(*units);
+            }
+        }
+    }
+
+    fn must_be(&self, states: &[&str], event: &Event<'_>, report: &mut Report) {
+        if !states.contains(&self.state) {
+            let detail = format!(
+                "event {} ({}) does not fit sale {}, which was {} then",
+                event.serial, event.kind, event.sale_no, self.state
+            );
+            report.add(Code::EventUnfit, detail);
+        }
+    }
 }
 
 /// One line of a reservation: what the row says, and what the events say.
@@ -108,7 +130,14 @@ struct Facts {
     item: u16,
     asked: i64,
     applied: i64,
-    to: String,
+    pooled: bool,
+    /// Of a thaw the state, of a new price the price.
+    to: serde_json::Value,
+    from: i64,
+    protects: bool,
+    bought: u32,
+    paid: i64,
+    price: i64,
 }
 
 /// The part of a plan that the books need.
@@ -196,6 +225,7 @@ impl Fold {
             "reservation.refunded" if facts.whole => (&[CONFIRMED], Some(REFUNDED)),
             "reservation.refunded" => (&[CONFIRMED], None),
             "reservation.refund_due" => (&[CONFIRMED, RELEASED, EXPIRED, REFUNDED], None),
+            "reservation.extended" => (&[RESERVED], None),
             _ => {
                 return report.add(
                     Code::Damaged,
@@ -236,7 +266,7 @@ impl Fold {
         }
         if event.kind == "reservation.refunded" {
             refund(reservation, event, facts, report);
-        } else if event.kind != "reservation.refund_due" {
+        } else if to.is_some() {
             let names_all = reservation.lines().count() == facts.units.len()
                 && reservation
                     .lines()
@@ -271,7 +301,11 @@ impl Fold {
                 }
                 "reservation.released" | "reservation.expired" => {
                     account.reserved -= n;
-                    account.available += n;
+                    if facts.pooled {
+                        account.unreleased += n;
+                    } else {
+                        account.available += n;
+                    }
                 }
                 "reservation.refunded" if facts.restock => {
                     account.sold -= n;
@@ -283,6 +317,17 @@ impl Fold {
     }
 
     fn record_decision(&mut self, event: &Event<'_>, reservation: u64, facts: &Facts) {
+        if facts.protects {
+            let (bought, paid, price) = (facts.bought, facts.paid, facts.price);
+            let detail = format!("{{\"units\":{bought},\"paid\":{paid},\"price\":{price}}}");
+            let item = facts.item.to_string();
+            self.decisions.push(DecisionMark {
+                place: decision_place(event.sale_no, "price_protection", &item, reservation),
+                content: decision_content("done", Some(reservation), Some(&detail)),
+                serial: event.serial,
+            });
+            return;
+        }
         let Some(reference) = event.reference else {
             return;
         };
@@ -328,7 +373,8 @@ impl Fold {
             "sale.resumed" => (&["paused"], "open"),
             "sale.closed" => (&["published", "open", "paused"], "closed"),
             "sale.frozen" => (&[], "frozen"),
-            "sale.thawed" => match SaleState::parse(&facts.to) {
+            "sale.unpublished" => (&["published", "open", "paused"], "draft"),
+            "sale.thawed" => match facts.to.as_str().and_then(SaleState::parse) {
                 Some(to) => (&["frozen"], to.as_str()),
                 None => {
                     let detail = format!("event {} (sale.thawed) names no state", event.serial);
@@ -340,6 +386,9 @@ impl Fold {
                 return;
             }
             "sale.stock_changed" => return self.stock_changed(event, facts, report),
+            "sale.wave" => return self.wave(event, facts, report),
+            "sale.price_changed" => return self.price_changed(event, facts, report),
+            "sale.attempts" => return,
             _ => {
                 return report.add(
                     Code::Damaged,
@@ -355,13 +404,68 @@ impl Fold {
             report.add(Code::EventUnfit, detail);
         }
         sale.state = to;
-        if event.kind == "sale.opened" {
-            for (item, units) in &facts.units {
-                if let Some(account) = sale.items.get_mut(usize::from(*item)) {
-                    account.unreleased -= i64::from(*units);
-                    account.available += i64::from(*units);
-                }
+        let sign = match event.kind {
+            "sale.opened" => 1,
+            "sale.unpublished" => -1,
+            _ => return,
+        };
+        sale.release(&facts.units, sign);
+        let of_sale = |reservation: &Reservation| reservation.sale_no == event.sale_no;
+        if event.kind == "sale.unpublished" && self.reservations.iter().any(of_sale) {
+            let detail = format!(
+                "event {} (sale.unpublished): something was reserved before",
+                event.serial
+            );
+            report.add(Code::EventUnfit, detail);
+        }
+    }
+
+    fn wave(&mut self, event: &Event<'_>, facts: &Facts, report: &mut Report) {
+        let Some(sale) = self.sales.get_mut(&event.sale_no) else {
+            return;
+        };
+        sale.release(&facts.units, 1);
+        sale.must_be(&["published", "open", "paused"], event, report);
+        let [(item, units)] = facts.units[..] else {
+            let detail = format!("event {} (sale.wave) is not of one item", event.serial);
+            return report.add(Code::Damaged, detail);
+        };
+        if let Some(reference) = event.reference {
+            let detail = format!("{{\"item\":{item},\"units\":{units}}}");
+            self.decisions.push(DecisionMark {
+                place: decision_place(event.sale_no, "wave", reference, u64::from(item)),
+                content: decision_content("done", None, Some(&detail)),
+                serial: event.serial,
+            });
+        }
+    }
+
+    /// The plan goes on with the new price.
+    fn price_changed(&mut self, event: &Event<'_>, facts: &Facts, report: &mut Report) {
+        let Some(sale) = self.sales.get_mut(&event.sale_no) else {
+            return;
+        };
+        sale.must_be(&["paused"], event, report);
+        let plan = serde_json::from_str::<SaleDefinition>(&sale.definition).ok();
+        let price = facts.to.as_i64().map(Money);
+        let Some((mut plan, price)) = plan.zip(price) else {
+            let detail = format!("event {} (sale.price_changed) cannot be read", event.serial);
+            return report.add(Code::Damaged, detail);
+        };
+        match plan.items.get_mut(usize::from(facts.item)) {
+            Some(item) if item.sale_price_minor == Money(facts.from) => {
+                item.sale_price_minor = price;
             }
+            Some(_) | None => {
+                let detail = format!(
+                    "event {} (sale.price_changed): item {} was not sold at {}",
+                    event.serial, facts.item, facts.from
+                );
+                report.add(Code::EventUnfit, detail);
+            }
+        }
+        if let Ok(definition) = serde_json::to_string(&plan) {
+            sale.definition = definition;
         }
     }
 

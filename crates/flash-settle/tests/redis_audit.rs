@@ -464,7 +464,15 @@ fn a_number_out_of_order_is_told_alone() {
     }
     let reservation = early.entries[0].serial;
     let units = deltas(&[(0, 1)]);
-    commit(&node, 1, vec![Change::Release { reservation, units }]);
+    commit(
+        &node,
+        1,
+        vec![Change::Release {
+            reservation,
+            units,
+            is_pooled: false,
+        }],
+    );
     let report = audit_redis(&rig.server.url(), None).unwrap();
     for entry in &early.entries {
         let told = format!("reservation {} was made after", entry.serial.0);

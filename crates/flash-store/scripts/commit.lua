@@ -8,12 +8,17 @@
 --     (in columns, so that whole ranges of ARGV go into one call)
 --   D draft          line, serial, sale_no, definition, starts_ms, ends_ms, window_ms, n, then n x (stock, limit or '')
 --   S state          line, to, from ('published open paused'); to = 'retired' marks the sale, its state stays
---   O open           line without its data
+--   O open           line without its data, n, then n x (item, units that stay unreleased, or what there is)
+--   U unpublish      line without its data; only where nothing was ever reserved
+--   A change price   line, definition
+--   V wave           line, item, units, due_ms, ref field or '', ref value
+--   K count attempts line
 --   Z freeze         line
 --   M reserve many   serial, buyer, key, lines, n, then n x (item, units); items ascend
 --   C confirm        line, reservation, payment, from ('r' | 'e'), ref field, ref value, n, then n x (item, units)
---   P refuse payment line, reservation, ref field, ref value
---   L release        line, reservation, n, then n x (item, units)
+--   P refuse payment, protect price   line, reservation, ref field, ref value
+--   E extend         line, reservation, expires_ms
+--   L release        line, reservation, pooled ('1': its units become unreleased), n, then n x (item, units)
 --   X expire         the same
 --   F refund         line, reservation, restock ('1'), whole ('1'), ref field or '', ref value, n, then n x (item, units)
 --   T stock change   line, item, delta, ref field, ref value
@@ -104,7 +109,7 @@ while at <= argc do
                 buyers_count = buyers_count + 1
                 buyer_fields[buyers_count] = buyer .. '|' .. ARGV[at + 5 + 2 * i]
             end
-        elseif op == 'C' or op == 'P' or op == 'L' or op == 'X' or op == 'F' then
+        elseif op == 'C' or op == 'P' or op == 'L' or op == 'X' or op == 'F' or op == 'E' then
             resv_fields[#resv_fields + 1] = ARGV[at + 3]
             local ref = (op == 'C' or op == 'F') and ARGV[at + 6] or (op == 'P' and ARGV[at + 4] or '')
             if ref ~= '' then
@@ -113,6 +118,8 @@ while at <= argc do
             end
         elseif op == 'T' then
             ref_fields[#ref_fields + 1] = ARGV[at + 5]
+        elseif op == 'V' and ARGV[at + 6] ~= '' then
+            ref_fields[#ref_fields + 1] = ARGV[at + 6]
         end
         if op ~= 'Z' and op ~= 'N' then is_only_freeze = false end
         at = at + 2 + tonumber(ARGV[at + 1])
@@ -170,6 +177,8 @@ local resv_set, resv_count, resv_new, ref_new = {}, 0, 0, 0
 local key_out, ref_out, lines_count = {}, {}, 0
 local thaw
 local serial_first
+-- The plan with another price.
+local repriced
 -- What every new record begins with; another plan has another window.
 local function head_of_records() return 'r|' .. now_text .. '|' .. string.format('%.0f', now + window_ms) .. '|' end
 local record_head = head_of_records()
@@ -389,18 +398,29 @@ function ops.P(a)
     tell(ARGV[a])
 end
 
--- Units of a reservation that leaves `reserved` go back on sale.
-local function give_back(a, to)
-    local serial = ARGV[a + 1]
+function ops.E(a)
+    local serial, expires = ARGV[a + 1], ARGV[a + 2]
     local record = resvs[serial]
     if not record then return 'STALE:reservation' end
-    local facts, list = facts_of(record), pairs_at(a + 2)
+    local facts = facts_of(record)
+    if facts.state ~= 'r' or tonumber(facts.expires) >= tonumber(expires) then return 'STALE:state' end
+    facts.expires = expires
+    keep(serial, record_of(facts))
+    tell(ARGV[a])
+end
+
+-- Units of a reservation that leaves `reserved` go back on sale, or wait for an announced time.
+local function give_back(a, to)
+    local serial, goes = ARGV[a + 1], ARGV[a + 2] == '1' and 'unreleased' or 'available'
+    local record = resvs[serial]
+    if not record then return 'STALE:reservation' end
+    local facts, list = facts_of(record), pairs_at(a + 3)
     if facts.state ~= 'r' or not are_all(facts, list) then return 'STALE:state' end
     if to == 'e' and math.max(tonumber(facts.expires), grace_ms) > now then return 'EARLY:' end
     for _, line in ipairs(list) do
         local item, field = item_of(line[1]), facts.buyer .. '|' .. line[1]
         item.reserved = item.reserved - line[2]
-        item.available = item.available + line[2]
+        item[goes] = item[goes] + line[2]
         buyers[field] = held(field) - line[2]
     end
     facts.state = to
@@ -474,7 +494,7 @@ function ops.D(a)
             limit = tonumber(limit), text = limit}
     end
     definition.items = n
-    state, is_new = 'draft', false
+    state, is_new, repriced = 'draft', false, nil
     tell(ARGV[a])
 end
 
@@ -490,21 +510,60 @@ function ops.S(a)
     tell(ARGV[a])
 end
 
-function ops.O(a)
-    if state ~= 'published' then return 'STALE:state' end
-    if now < starts_ms then return 'EARLY:' end
-    local released, index = {}, 0
+-- Of every item all units of one kind become another, but for those that stay; gives the data of the event.
+local function turn_units(from, to, stays)
+    local turned, index = {}, 0
     while item_of(tostring(index)) do
         local item = items[tostring(index)]
-        if item.unreleased > 0 then
-            released[#released + 1] = '[' .. index .. ',' .. item.unreleased .. ']'
-            item.available = item.available + item.unreleased
-            item.unreleased = 0
+        local units = math.max(item[from] - (stays[tostring(index)] or 0), 0)
+        if units > 0 then
+            turned[#turned + 1] = string.format('[%d,%.0f]', index, units)
+            item[to] = item[to] + units
+            item[from] = item[from] - units
         end
         index = index + 1
     end
+    return '{"units":[' .. concat(turned, ',') .. ']}'
+end
+
+function ops.O(a)
+    if state ~= 'published' then return 'STALE:state' end
+    if now < starts_ms then return 'EARLY:' end
+    local stays = {}
+    for _, line in ipairs(pairs_at(a + 1)) do stays[line[1]] = line[2] end
     state = 'open'
-    tell(ARGV[a] .. '{"units":[' .. concat(released, ',') .. ']}')
+    tell(ARGV[a] .. turn_units('unreleased', 'available', stays))
+end
+
+function ops.U(a)
+    if state ~= 'published' and state ~= 'open' and state ~= 'paused' then return 'STALE:state' end
+    if sizes[1] + resv_new > 0 then return 'STALE:reservations' end
+    state = 'draft'
+    tell(ARGV[a] .. turn_units('available', 'unreleased', {}))
+end
+
+function ops.A(a)
+    if state ~= 'paused' then return 'STALE:state' end
+    repriced = ARGV[a + 1]
+    tell(ARGV[a])
+end
+
+function ops.V(a)
+    local item, units, field = item_of(ARGV[a + 1]), tonumber(ARGV[a + 2]), ARGV[a + 4]
+    if state == 'draft' or state == 'closed' or state == 'frozen' then return 'STALE:state' end
+    if not item then return 'STALE:item' end
+    if field ~= '' and refs[field] then return 'STALE:reference' end
+    if now < tonumber(ARGV[a + 3]) then return 'EARLY:' end
+    if item.unreleased < units then return 'STALE:units' end
+    item.unreleased = item.unreleased - units
+    item.available = item.available + units
+    decide(field, ARGV[a + 5])
+    tell(ARGV[a])
+end
+
+function ops.K(a)
+    if state == 'frozen' then return 'STALE:state' end
+    tell(ARGV[a])
 end
 
 function ops.Z(a)
@@ -611,6 +670,7 @@ if definition then
     while call('HDEL', META, 'i:' .. old) == 1 do old = old + 1 end
     for i = 1, #definition, 2 do set(definition[i], definition[i + 1]) end
 end
+if repriced then set('def', repriced) end
 for i = 1, #item_out, 2 do set(item_out[i], item_out[i + 1]) end
 write('HSET', META, out)
 call('HSET', W, node, concat({ARGV[3], ARGV[4], now_text, ev, results}, '|'))

@@ -51,7 +51,7 @@ fn every_change_is_read_back() {
         };
         let first = shop.batch_of(1, vec![draft(&[5]), draft(&[10, 3]), Change::Publish]);
         commit(&store, &first).unwrap();
-        commit(&store, &shop.batch_of(1, vec![Change::Open])).unwrap();
+        commit(&store, &shop.batch_of(1, vec![open()])).unwrap();
         let reserves = shop.batch_of(
             1,
             vec![
@@ -77,20 +77,26 @@ fn every_change_is_read_back() {
                 Change::Release {
                     reservation: r2,
                     units: deltas(&[(0, 1)]),
+                    is_pooled: false,
                 },
                 Change::Expire {
                     reservation: r3,
                     units: deltas(&[(0, 1)]),
+                    is_pooled: false,
                 },
                 Change::RefusePayment {
                     reservation: r2,
                     payment_ref: payment("p2"),
                     is_expired: false,
+                    state: ReservationState::Released,
+                    refunded: Deltas::new(),
                 },
                 Change::RefusePayment {
                     reservation: r3,
                     payment_ref: payment("p3"),
                     is_expired: true,
+                    state: ReservationState::Expired,
+                    refunded: Deltas::new(),
                 },
                 confirm(r3, "p3b", true, &[(0, 1)]),
                 Change::Refund {
@@ -99,6 +105,7 @@ fn every_change_is_read_back() {
                     restock: true,
                     units: deltas(&[(1, 2)]),
                     is_whole: false,
+                    refunded: deltas(&[(1, 2)]),
                 },
                 Change::Refund {
                     reservation: r0,
@@ -106,6 +113,7 @@ fn every_change_is_read_back() {
                     restock: false,
                     units: deltas(&[(0, 2)]),
                     is_whole: true,
+                    refunded: deltas(&[(0, 2)]),
                 },
                 Change::ChangeStock {
                     item: ItemIndex(1),
@@ -210,7 +218,7 @@ fn lists_are_filtered_and_paged() {
             let drafted = Change::PutDraft {
                 definition: Box::new(definition(&format!("s-{sale_no}"), &[100])),
             };
-            let batch = shop.batch_of(sale_no, vec![drafted, Change::Publish, Change::Open]);
+            let batch = shop.batch_of(sale_no, vec![drafted, Change::Publish, open()]);
             commit(&store, &batch).unwrap();
         }
         let mut serials = Vec::new();
@@ -222,12 +230,14 @@ fn lists_are_filtered_and_paged() {
         let release = Change::Release {
             reservation: serials[0],
             units: deltas(&[(0, 1)]),
+            is_pooled: false,
         };
         commit(&store, &shop.batch_of(1, vec![release, Change::Close])).unwrap();
         let list = |buyer: Option<&str>, state, after, limit| -> Vec<Serial> {
             let filter = ReservationFilter {
                 buyer: buyer.map(|buyer| BuyerId::parse(buyer).unwrap()),
                 state,
+                updated_after: None,
             };
             let page = Page { after, limit };
             let rows = run(store.reservations(SaleNo(1), filter, page)).unwrap();
@@ -366,7 +376,7 @@ fn the_books_refuse_what_does_not_fit() {
             let drafted = Change::PutDraft {
                 definition: Box::new(definition("s-1", &[5])),
             };
-            let batch = shop.batch_of(1, vec![drafted, Change::Publish, Change::Open]);
+            let batch = shop.batch_of(1, vec![drafted, Change::Publish, open()]);
             commit(&store, &batch).unwrap();
             let verdict = commit(&store, &shop.batch_of(1, changes.clone()));
             assert!(
@@ -392,7 +402,7 @@ fn units_that_were_not_reserved_cannot_be_confirmed() {
             definition: Box::new(definition("s-1", &[5])),
         };
         let reserve = reserve(1, &[(0, 2)]);
-        let batch = shop.batch_of(1, vec![drafted, Change::Publish, Change::Open, reserve]);
+        let batch = shop.batch_of(1, vec![drafted, Change::Publish, open(), reserve]);
         commit(&store, &batch).unwrap();
         let confirm = Change::Confirm {
             reservation: batch.entries[3].serial,
@@ -467,7 +477,7 @@ fn folded(entries: &[(u64, Entry)], sale: &SaleRow) -> Vec<ItemUnits> {
             });
             items = drafted.collect();
         }
-        if entry.change == Change::Open {
+        if entry.change == open() {
             for item in &mut items {
                 item.available += std::mem::take(&mut item.unreleased);
             }

@@ -13,7 +13,7 @@ use super::Listed;
 use super::keys::{SALES, SaleKeys};
 use super::meta::{Content, Sizes};
 use super::text::{Batch, Change, Entry};
-use super::told::{Stage, Told};
+use super::told::{Stage, Told, decided_on};
 use crate::keys::check_twice;
 use crate::report::{Code, FINDINGS_MAX, Report};
 
@@ -240,7 +240,7 @@ impl Walk<'_> {
                         "event {serial} ({}{}) decided on {}",
                         event.kind,
                         of.unwrap_or_default(),
-                        event.reference.unwrap_or_default()
+                        decided_on(event.reference, event.data)
                     )
                 }
                 Some(Change::Reserved(_) | Change::Run(_)) | None => {

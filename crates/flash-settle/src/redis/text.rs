@@ -2,8 +2,10 @@
 
 use std::str::FromStr;
 
+use serde::Deserialize;
+
 use crate::fold::{
-    CONFIRMED, EXPIRED, Line, REFUNDED, RELEASED, RESERVED, decision_content, decision_place,
+    CONFIRMED, EXPIRED, Event, Line, REFUNDED, RELEASED, RESERVED, decision_content, decision_place,
 };
 
 /// An entry of a stream: its id, then its fields and values in turn.
@@ -183,6 +185,7 @@ pub struct Record<'a> {
     pub key: &'a str,
     pub payment: Option<&'a str>,
     pub lines: Vec<Line>,
+    pub expires_ms: i64,
     /// What never changes of it.
     pub facts: String,
 }
@@ -200,15 +203,16 @@ impl<'a> Record<'a> {
             buyer,
             key,
             payment: (!payment.is_empty()).then_some(payment),
-            facts: facts(created, expires, buyer, key, &plain.join(";")),
+            expires_ms: number(expires)?,
+            facts: facts(created, buyer, key, &plain.join(";")),
             lines: lines.into_iter().map(|(line, _)| line).collect(),
         })
     }
 }
 
 /// What never changes of a reservation, as one text.
-pub fn facts(created: &str, expires: &str, buyer: &str, key: &str, lines: &str) -> String {
-    format!("{created}|{expires}|{buyer}|{key}|{lines}")
+pub fn facts(created: &str, buyer: &str, key: &str, lines: &str) -> String {
+    format!("{created}|{buyer}|{key}|{lines}")
 }
 
 fn state_of(letter: &str) -> Option<u8> {
@@ -236,12 +240,32 @@ pub fn decision_of(sale_no: u32, field: &str, value: &str) -> Option<(u64, u64)>
 }
 
 /// The field of `ref` in which what an event decided on a reservation stands.
-pub fn decision_field(kind: &str, reservation: u64, reference: &str) -> String {
-    if kind == "reservation.refunded" {
+pub fn decision_field(event: &Event<'_>, reservation: u64) -> String {
+    let reference = event.reference.unwrap_or_default();
+    if event.kind == "reservation.refunded" {
         format!("refund|{reservation}|{reference}")
+    } else if event.reference.is_none() {
+        // Nobody paid or asked: the price of an item fell.
+        let item = facts_of(event.data).item;
+        format!("price_protection|{reservation}|{item}")
     } else {
         format!("payment|0|{reference}")
     }
+}
+
+/// Of the facts of an event those that only this audit needs.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct EventFacts {
+    pub item: u16,
+    /// Until when a reservation is kept from now on.
+    pub until: i64,
+}
+
+/// What cannot be read is told by the fold.
+pub fn facts_of(data: Option<&str>) -> EventFacts {
+    let facts = data.and_then(|data| serde_json::from_str(data).ok());
+    facts.unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -306,15 +330,21 @@ mod tests {
     #[test]
     fn the_facts_of_a_record_leave_out_what_changes() {
         let new = Record::of("r|1|2|b|k||0,1,9;1,2,9").unwrap();
-        let old = Record::of("f|1|2|b|k|p|0,1,9,1,0;1,2,9,2,2").unwrap();
+        let old = Record::of("f|1|3|b|k|p|0,1,9,1,0;1,2,9,2,2").unwrap();
         assert_eq!(new.facts, old.facts);
         assert_eq!((new.payment, old.payment), (None, Some("p")));
+        assert_eq!((new.expires_ms, old.expires_ms), (2, 3));
         assert_eq!((old.lines[1].refunded, old.lines[1].restocked), (2, 2));
         assert_ne!(
             new.facts,
             Record::of("r|1|2|b|k||0,1,9;1,2,8").unwrap().facts
         );
-        for broken in ["r|1|2|b|k|0,1,9", "q|1|2|b|k||0,1,9", "r|1|2|b|k||0,1,9,1"] {
+        for broken in [
+            "r|1|x|b|k||0,1,9",
+            "r|1|2|b|k|0,1,9",
+            "q|1|2|b|k||0,1,9",
+            "r|1|2|b|k||0,1,9,1",
+        ] {
             assert!(Record::of(broken).is_none(), "{broken:?}");
         }
     }

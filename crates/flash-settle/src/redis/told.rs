@@ -9,8 +9,8 @@ use flash_types::SaleDefinition;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::text::{
-    Batch, Change, Entry, EventLine, Record, Reserved, decision_field, decision_of, facts, number,
-    reserved_lines,
+    Batch, Change, Entry, EventLine, Record, Reserved, decision_field, decision_of, facts,
+    facts_of, number, reserved_lines,
 };
 use crate::fold::{Event, Fold, RESERVED, Reservation, payment_hash, state_word};
 use crate::item::Sum;
@@ -30,6 +30,8 @@ pub enum Stage {
 #[derive(Debug, Clone, Copy)]
 pub struct Mark {
     pub facts: u64,
+    /// Until when it is kept unpaid, by its events.
+    pub expires_ms: i64,
     pub buyer: u64,
     /// Of its field in `key`.
     pub key: u64,
@@ -183,13 +185,13 @@ impl Told {
         let expires_ms = self.at_ms + self.window_ms();
         let facts = facts(
             &self.at_ms.to_string(),
-            &expires_ms.to_string(),
             reserved.buyer,
             reserved.key,
             reserved.lines,
         );
         let mark = Mark {
             facts: xxh3_64(facts.as_bytes()),
+            expires_ms,
             buyer: xxh3_64(reserved.buyer.as_bytes()),
             key: key_hash(reserved.buyer, reserved.key),
             list: 0,
@@ -234,8 +236,12 @@ impl Told {
             self.count(place, 1);
         }
         self.take_decision(&event, place, report);
+        if let Some(place) = place {
+            self.check_time(&event, place, report);
+        }
         match event.kind {
             "sale.drafted" => self.drafted(&event),
+            "sale.price_changed" => self.replanned(),
             "sale.frozen" if state_before != Some("frozen") => self.thaw = state_before,
             "sale.thawed" => {
                 let before = self.thaw.take();
@@ -263,6 +269,37 @@ impl Told {
         self.definition = event.data.and_then(|data| serde_json::from_str(data).ok());
     }
 
+    /// The fold has put the price into the plan.
+    fn replanned(&mut self) {
+        let sale = self.fold.sales.get(&self.sale_no);
+        self.definition = sale.and_then(|sale| serde_json::from_str(&sale.definition).ok());
+    }
+
+    /// An extension ends later than what it extends, and nothing expires before its time.
+    fn check_time(&mut self, event: &Event<'_>, place: usize, report: &mut Report) {
+        let before = self.marks[place].expires_ms;
+        let name = self.fold.reservations[place].name();
+        let told = |what: String| {
+            let (serial, kind) = (event.serial, event.kind);
+            format!("event {serial} ({kind}) of {name}, kept until {before}, {what}")
+        };
+        match event.kind {
+            "reservation.extended" => {
+                let until = facts_of(event.data).until;
+                if until <= before {
+                    let detail = told(format!("keeps it until {until}"));
+                    report.add(Code::EventUnfit, detail);
+                }
+                self.marks[place].expires_ms = until;
+            }
+            "reservation.expired" if self.at_ms < before => {
+                let detail = told(format!("is of {}", self.at_ms));
+                report.add(Code::EventUnfit, detail);
+            }
+            _ => {}
+        }
+    }
+
     fn take_decision(&mut self, event: &Event<'_>, place: Option<usize>, report: &mut Report) {
         let Some(told) = self.fold.decisions.pop() else {
             return;
@@ -273,17 +310,18 @@ impl Told {
             serial: told.serial,
             is_found,
         };
-        let reference = event.reference.unwrap_or_default();
         if self.decisions.insert(told.place, decided).is_some() {
             let detail = format!(
-                "event {} ({}) decides on {reference} once more",
-                event.serial, event.kind
+                "event {} ({}) decides on {} once more",
+                event.serial,
+                event.kind,
+                decided_on(event.reference, event.data)
             );
             report.add(Code::EventUnfit, detail);
         }
         if let Some(place) = place {
             let serial = self.fold.reservations[place].serial;
-            let field = decision_field(event.kind, serial, reference);
+            let field = decision_field(event, serial);
             let mark = &mut self.marks[place];
             self.lists += u64::from(mark.list == 0);
             mark.list = chained(mark.list, &field);
@@ -359,6 +397,10 @@ impl Told {
             differences.push(format!("was won by {key}, its event names another key"));
         } else if xxh3_64(record.facts.as_bytes()) != mark.facts {
             differences.push("has other times, units or prices than its event".into());
+        }
+        if record.expires_ms != mark.expires_ms {
+            let (found, told) = (record.expires_ms, mark.expires_ms);
+            differences.push(format!("is kept until {found}, its events say {told}"));
         }
         let lines = record.lines.iter().zip(reservation.lines());
         let is_refunded_otherwise = lines.into_iter().any(|(line, told)| {
@@ -470,6 +512,14 @@ impl Told {
             .binary_search_by_key(&serial, |reservation| reservation.serial)
             .ok()
     }
+}
+
+/// In words.
+pub fn decided_on(reference: Option<&str>, data: Option<&str>) -> String {
+    reference.map_or_else(
+        || format!("the price of item {}", facts_of(data).item),
+        str::to_owned,
+    )
 }
 
 fn key_hash(buyer: &str, key: &str) -> u64 {

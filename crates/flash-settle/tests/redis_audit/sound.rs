@@ -44,6 +44,7 @@ pub fn refund(reservation: u64, reference: &str, units: &[(u16, u32)], is_whole:
         restock: !is_whole,
         units: deltas(units),
         is_whole,
+        refunded: deltas(units),
     }
 }
 
@@ -77,6 +78,7 @@ impl Sound {
         let released = Change::Release {
             reservation: Serial(of(2)),
             units: pair(),
+            is_pooled: false,
         };
         let changes = vec![
             confirm(of(0), "p-0", false),
@@ -90,12 +92,15 @@ impl Sound {
         let expire = |index: usize| Change::Expire {
             reservation: Serial(of(index)),
             units: pair(),
+            is_pooled: false,
         };
         commit(&node, 1, vec![expire(3), expire(4)]);
         let refused = Change::RefusePayment {
             reservation: Serial(of(4)),
             payment_ref: payment("p-4"),
             is_expired: true,
+            state: ReservationState::Expired,
+            refunded: Deltas::new(),
         };
         let changes = vec![
             confirm(of(3), "p-3", true),

@@ -45,7 +45,7 @@ impl Writer {
         definition.payment_window_s = 1;
         definition.items[1].units_per_buyer_max = Some(3);
         let drafted = Change::PutDraft { definition };
-        commit(&node, sale_no, vec![drafted, Change::Publish, Change::Open]);
+        commit(&node, sale_no, vec![drafted, Change::Publish, open()]);
         Self {
             node,
             random: Random(seed),
@@ -124,11 +124,19 @@ impl Writer {
         let change = match (known.state, self.random.below(4)) {
             (ReservationState::Reserved, 0) => {
                 known.state = ReservationState::Released;
-                Change::Release { reservation, units }
+                Change::Release {
+                    reservation,
+                    units,
+                    is_pooled: false,
+                }
             }
             (ReservationState::Reserved, 1) => {
                 known.state = ReservationState::Expired;
-                Change::Expire { reservation, units }
+                Change::Expire {
+                    reservation,
+                    units,
+                    is_pooled: false,
+                }
             }
             (ReservationState::Confirmed, _) => {
                 let is_whole = self.random.percent(50);
@@ -141,15 +149,22 @@ impl Writer {
                     reservation,
                     refund_ref: refund_ref.filter(|_| !is_whole || self.random.percent(50)),
                     restock: self.random.percent(50),
+                    refunded: if is_whole {
+                        units.clone()
+                    } else {
+                        part.clone()
+                    },
                     units: if is_whole { units } else { part },
                     is_whole,
                 }
             }
-            (ReservationState::Released | ReservationState::Refunded, _) if is_first => {
+            (state @ (ReservationState::Released | ReservationState::Refunded), _) if is_first => {
                 Change::RefusePayment {
                     reservation,
                     payment_ref,
                     is_expired: false,
+                    state,
+                    refunded: Deltas::new(),
                 }
             }
             (state, _) => {

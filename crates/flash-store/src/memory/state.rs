@@ -171,17 +171,17 @@ impl State {
 
     /// Keeps the event that a change is.
     fn tell(&mut self, entry: &Entry, at: Timestamp, moved: &[Delta]) {
-        let words = match &entry.change {
-            Change::Reserve { key, .. } => EventWords {
+        let words = if let Change::Reserve { key, .. } = &entry.change {
+            EventWords {
                 kind: "reservation.reserved".into(),
                 reservation: Some(entry.serial),
                 reference: Some(key.as_str().to_owned()),
                 data: None,
-            },
-            change => match EventWords::of(change, moved) {
-                Some(words) => words,
-                None => return,
-            },
+            }
+        } else if let Some(words) = EventWords::of(&entry.change, moved) {
+            words
+        } else {
+            return;
         };
         let row = EventRow {
             sale_no: entry.sale_no,

@@ -34,6 +34,12 @@ impl std::fmt::Debug for Reader {
 /// The order of a retired sale's reservations.
 pub type Order = Arc<Vec<u64>>;
 
+/// Buyer and state are as asked for.
+pub fn is_wanted(row: &ReservationRow, filter: ReservationFilter) -> bool {
+    filter.buyer.is_none_or(|buyer| buyer == row.buyer)
+        && filter.state.is_none_or(|state| state == row.state)
+}
+
 pub fn failed(error: impl std::fmt::Display) -> ReadError {
     ReadError(error.to_string())
 }
@@ -205,9 +211,7 @@ impl Reader {
             for (serial, record) in serials.iter().zip(records) {
                 let Some(record) = record else { continue };
                 let row = record_of(sale_no, &serial.to_string(), &record).map_err(ReadError)?;
-                let is_wanted = filter.buyer.is_none_or(|buyer| buyer == row.buyer)
-                    && filter.state.is_none_or(|state| state == row.state);
-                if is_wanted {
+                if is_wanted(&row, filter) {
                     rows.push(row);
                     if rows.len() == page.limit {
                         return Ok(rows);

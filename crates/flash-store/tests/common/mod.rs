@@ -119,6 +119,13 @@ pub fn definition(name: &str, stock: &[u32]) -> SaleDefinition {
     }
 }
 
+/// An opening that holds nothing back.
+pub fn open() -> Change {
+    Change::Open {
+        held: Deltas::new(),
+    }
+}
+
 pub fn reserve(number: u64, lines: &[(u16, u32)]) -> Change {
     Change::Reserve {
         buyer: BuyerId::parse(&format!("buyer-{}", number % 7)).unwrap(),
@@ -158,6 +165,19 @@ struct Known {
     state: ReservationState,
     lines: Vec<(u16, u32)>,
     refunded: Vec<u32>,
+}
+
+impl Known {
+    fn refunded(&self) -> Deltas {
+        let lines = self.lines.iter().zip(&self.refunded);
+        let refunded = lines.filter(|(_, units)| **units > 0);
+        refunded
+            .map(|((item, _), units)| Delta {
+                item: ItemIndex(*item),
+                units: *units,
+            })
+            .collect()
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -313,7 +333,7 @@ impl Shop {
                 for (available, unreleased) in sale.available.iter_mut().zip(&mut sale.unreleased) {
                     *available += std::mem::take(unreleased);
                 }
-                Change::Open
+                open()
             }
             (SaleState::Open, 1 | 2) => Change::Pause,
             (SaleState::Open, 3) if sale.available.len() == 3 => Change::Freeze {
@@ -393,11 +413,19 @@ impl Shop {
             },
             (ReservationState::Reserved, 2) => {
                 give_back(available);
-                Change::Release { reservation, units }
+                Change::Release {
+                    reservation,
+                    units,
+                    is_pooled: false,
+                }
             }
             (ReservationState::Reserved, _) => {
                 give_back(available);
-                Change::Expire { reservation, units }
+                Change::Expire {
+                    reservation,
+                    units,
+                    is_pooled: false,
+                }
             }
             (ReservationState::Expired, 0..=2) => {
                 let has_units = units
@@ -418,6 +446,8 @@ impl Shop {
                         reservation,
                         payment_ref,
                         is_expired: true,
+                        state: known.state,
+                        refunded: Deltas::new(),
                     }
                 }
             }
@@ -425,6 +455,8 @@ impl Shop {
                 reservation,
                 payment_ref,
                 is_expired: false,
+                state: known.state,
+                refunded: known.refunded(),
             },
             (ReservationState::Confirmed, 0) => {
                 let left: SmallVec<[Delta; 1]> = deltas(&known.lines)
@@ -448,6 +480,7 @@ impl Shop {
                     restock,
                     units: left,
                     is_whole: true,
+                    refunded: known.refunded(),
                 }
             }
             (ReservationState::Confirmed, 1) => {
@@ -468,6 +501,7 @@ impl Shop {
                     restock,
                     units: deltas(&[(item, 1)]),
                     is_whole: false,
+                    refunded: known.refunded(),
                 }
             }
             _ => return None,

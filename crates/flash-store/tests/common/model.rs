@@ -63,15 +63,20 @@ pub struct Model {
     /// Its state before it was frozen for the first time.
     pub thaws_to: Option<SaleState>,
     pub is_retired: bool,
-    pub is_released: bool,
     /// What stock changes added, by item.
     pub added: Vec<i64>,
+    /// Units of an item that became available by an opening or a wave; below zero: that an unpublishing took back.
+    pub released: Vec<(u16, i64)>,
+    /// Units that came back and waited for a wave.
+    pub pooled: Vec<(u16, u64)>,
     pub reservations: BTreeMap<u64, Reserved>,
     pub decisions: BTreeMap<Reference, Decided>,
     /// References in the order of their decisions.
     pub decisions_of: BTreeMap<u64, Vec<Reference>>,
     pub notes: BTreeMap<u64, AdminNote>,
     pub events: Vec<Event>,
+    /// What is told to the outside, without its facts.
+    pub told: Vec<EventRow>,
     pub generation: u64,
     pub clock_ms: i64,
     /// Batches since the node joined.
@@ -89,13 +94,15 @@ impl Model {
             state: SaleState::Draft,
             thaws_to: None,
             is_retired: false,
-            is_released: false,
             added: Vec::new(),
+            released: Vec::new(),
+            pooled: Vec::new(),
             reservations: BTreeMap::new(),
             decisions: BTreeMap::new(),
             decisions_of: BTreeMap::new(),
             notes: BTreeMap::new(),
             events: Vec::new(),
+            told: Vec::new(),
             generation: 1,
             clock_ms: 0,
             seq: 0,
@@ -130,7 +137,10 @@ impl Model {
             is_told_of = verdict.is_ok();
             match verdict {
                 Ok(()) if is_frozen_again => {}
-                Ok(()) => heads.push(head_of(entry)),
+                Ok(()) => {
+                    self.tell(entry, heads.len(), now_ms);
+                    heads.push(head_of(entry));
+                }
                 Err(why) => refused.push((index, why)),
             }
         }
@@ -155,10 +165,65 @@ impl Model {
         self.seq = 0;
         self.last_refused.clear();
         self.notes.insert(serials[1].0, note.clone());
+        self.told.push(EventRow {
+            sale_no: SaleNo(self.sale_no),
+            place: self.next_place(0),
+            kind: "sale.thawed".into(),
+            at: Timestamp(now_ms),
+            reservation: None,
+            reference: None,
+            data: None,
+        });
         self.events.push(Event {
             id: format!("{}-{}", self.generation, self.events.len() + 1),
             at_ms: now_ms,
             heads: vec![format!("E|{}|sale.thawed|||", serials[0].0)],
+        });
+    }
+
+    fn next_place(&self, line: usize) -> EventPlace {
+        EventPlace {
+            generation: self.generation,
+            sequence: (self.events.len() as u64 + 1) * 4_096 + line as u64,
+        }
+    }
+
+    /// Keeps what a change tells, with its reservation as it is now.
+    fn tell(&mut self, entry: &Entry, line: usize, now_ms: i64) {
+        let head = head_of(entry);
+        let parts: Vec<&str> = head.split('|').collect();
+        let (kind, of, reference) = match parts[0] {
+            "R" => ("reservation.reserved", parts[1], parts[3]),
+            _ => (parts[2], parts[3], parts[4]),
+        };
+        if ["sale.drafted", "sale.retired", "sale.attempts"].contains(&kind) {
+            return;
+        }
+        let reservation = of.parse().ok().map(|serial| self.row(serial));
+        // Of these the change says by itself how it left the reservation.
+        let reservation = reservation.map(|row| {
+            if let Change::Refund { refunded, .. } = &entry.change {
+                stood(row, None, refunded)
+            } else if let Change::RefusePayment {
+                state, refunded, ..
+            }
+            | Change::ProtectPrice {
+                state, refunded, ..
+            } = &entry.change
+            {
+                stood(row, Some(*state), refunded)
+            } else {
+                row
+            }
+        });
+        self.told.push(EventRow {
+            sale_no: SaleNo(self.sale_no),
+            place: self.next_place(line),
+            kind: kind.into(),
+            at: Timestamp(now_ms),
+            reservation,
+            reference: Some(reference.to_owned()).filter(|text| !text.is_empty()),
+            data: None,
         });
     }
 
@@ -167,7 +232,21 @@ impl Model {
         match &entry.change {
             Change::PutDraft { definition } => self.draft(definition),
             Change::Publish => self.turn(SaleState::Published, &[SaleState::Draft]),
-            Change::Open => self.open(now_ms),
+            Change::Open { held } => self.open(held, now_ms),
+            Change::Unpublish => self.unpublish(),
+            Change::ChangePrice { definition, .. } => {
+                self.must_be_any(&[SaleState::Paused])?;
+                self.definition = (**definition).clone();
+                Ok(())
+            }
+            Change::Wave {
+                item,
+                wave,
+                due_at,
+                units,
+            } => self.wave(item.0, *wave, due_at.0, *units, now_ms),
+            Change::CountAttempts { .. } if self.state == SaleState::Frozen => stale("state"),
+            Change::CountAttempts { .. } => Ok(()),
             Change::Pause => self.turn(SaleState::Paused, &[SaleState::Open]),
             Change::Resume => self.turn(SaleState::Open, &[SaleState::Paused]),
             Change::Close => {
@@ -199,19 +278,60 @@ impl Model {
                 reservation,
                 payment_ref,
                 is_expired,
+                ..
             } => self.refuse_payment(reservation.0, *payment_ref, *is_expired),
-            Change::Release { reservation, units } => {
-                self.must_be(reservation.0, ReservationState::Reserved, units)?;
-                self.reservation(reservation.0)?.state = ReservationState::Released;
+            Change::ProtectPrice {
+                reservation,
+                item,
+                units,
+                paid_minor,
+                price_minor,
+                ..
+            } => {
+                let (paid, price) = (paid_minor.0, price_minor.0);
+                let detail = format!(r#"{{"units":{units},"paid":{paid},"price":{price}}}"#);
+                let reference = ("price_protection", reservation.0, item.0.to_string());
+                self.owe(
+                    reference,
+                    reservation.0,
+                    DecisionKind::PriceProtection,
+                    detail,
+                )
+            }
+            Change::Extend {
+                reservation,
+                expires_at,
+            } => {
+                let reserved = self.reservation(reservation.0)?;
+                let is_longer = reserved.expires_ms < expires_at.0;
+                if reserved.state != ReservationState::Reserved || !is_longer {
+                    return stale("state");
+                }
+                reserved.expires_ms = expires_at.0;
                 Ok(())
             }
-            Change::Expire { reservation, units } => {
+            Change::Release {
+                reservation,
+                units,
+                is_pooled,
+            } => {
+                self.must_be(reservation.0, ReservationState::Reserved, units)?;
+                self.reservation(reservation.0)?.state = ReservationState::Released;
+                self.pool(units, *is_pooled);
+                Ok(())
+            }
+            Change::Expire {
+                reservation,
+                units,
+                is_pooled,
+            } => {
                 self.must_be(reservation.0, ReservationState::Reserved, units)?;
                 let reserved = self.reservation(reservation.0)?;
                 if reserved.expires_ms > now_ms {
                     return Err(EntryRefusal::Early);
                 }
                 reserved.state = ReservationState::Expired;
+                self.pool(units, *is_pooled);
                 Ok(())
             }
             Change::Refund {
@@ -220,6 +340,7 @@ impl Model {
                 restock,
                 units,
                 is_whole,
+                ..
             } => self.refund(reservation.0, *refund_ref, *restock, units, *is_whole),
             Change::ChangeStock {
                 item,
@@ -238,6 +359,8 @@ impl Model {
         }
         self.definition = definition.clone();
         self.added = vec![0; definition.items.len()];
+        self.released.clear();
+        self.pooled.clear();
         Ok(())
     }
 
@@ -249,7 +372,7 @@ impl Model {
         Ok(())
     }
 
-    fn open(&mut self, now_ms: i64) -> Verdict {
+    fn open(&mut self, held: &[Delta], now_ms: i64) -> Verdict {
         if self.state != SaleState::Published {
             return stale("state");
         }
@@ -257,8 +380,62 @@ impl Model {
             return Err(EntryRefusal::Early);
         }
         self.state = SaleState::Open;
-        self.is_released = true;
+        for item in 0..self.definition.items.len() as u16 {
+            let held = held.iter().find(|delta| delta.item.0 == item);
+            let held = held.map_or(0, |delta| u64::from(delta.units));
+            let units = self.units(item).unreleased.saturating_sub(held);
+            self.released.push((item, units.cast_signed()));
+        }
         Ok(())
+    }
+
+    fn unpublish(&mut self) -> Verdict {
+        self.must_be_any(&[SaleState::Published, SaleState::Open, SaleState::Paused])?;
+        if !self.reservations.is_empty() {
+            return stale("reservations");
+        }
+        self.state = SaleState::Draft;
+        for item in 0..self.definition.items.len() as u16 {
+            let units = self.units(item).available;
+            self.released.push((item, -units.cast_signed()));
+        }
+        Ok(())
+    }
+
+    fn wave(&mut self, item: u16, wave: WaveRef, due_ms: i64, units: u32, now_ms: i64) -> Verdict {
+        self.must_be_any(&[SaleState::Published, SaleState::Open, SaleState::Paused])?;
+        if usize::from(item) >= self.definition.items.len() {
+            return stale("item");
+        }
+        let reference = name_of(wave).map(|name| ("wave", u64::from(item), name));
+        if let Some(reference) = &reference {
+            self.must_be_new(reference)?;
+        }
+        if now_ms < due_ms {
+            return Err(EntryRefusal::Early);
+        }
+        if self.units(item).unreleased < u64::from(units) {
+            return stale("units");
+        }
+        self.released.push((item, i64::from(units)));
+        if let Some(reference) = reference {
+            let detail = format!(r#"{{"item":{item},"units":{units}}}"#);
+            self.decide(reference, DecisionKind::Wave, None, detail);
+        }
+        Ok(())
+    }
+
+    fn must_be_any(&self, states: &[SaleState]) -> Verdict {
+        if states.contains(&self.state) {
+            return Ok(());
+        }
+        stale("state")
+    }
+
+    fn pool(&mut self, units: &[Delta], is_pooled: bool) {
+        let units = units.iter().filter(|_| is_pooled);
+        let units = units.map(|delta| (delta.item.0, u64::from(delta.units)));
+        self.pooled.extend(units);
     }
 
     fn reserve(
@@ -361,19 +538,30 @@ impl Model {
     }
 
     fn refuse_payment(&mut self, serial: u64, payment: PaymentRef, is_expired: bool) -> Verdict {
-        let state = self.reservation(serial)?.state;
         let reference = ("payment", 0, payment.as_str().to_owned());
-        self.must_be_new(&reference)?;
-        // One that is reserved is paid, not refused.
-        if state == ReservationState::Reserved {
-            return Err(EntryRefusal::Stale("state".into()));
-        }
         let kind = if is_expired {
             DecisionKind::PaymentRefusedExpired
         } else {
             DecisionKind::PaymentRefusedConflict
         };
-        self.decide(reference, kind, Some(serial), String::new());
+        self.owe(reference, serial, kind, String::new())
+    }
+
+    /// Money has to go back, and the reservation stays as it is.
+    fn owe(
+        &mut self,
+        reference: Reference,
+        serial: u64,
+        kind: DecisionKind,
+        detail: String,
+    ) -> Verdict {
+        let state = self.reservation(serial)?.state;
+        self.must_be_new(&reference)?;
+        // Nothing was paid for one that is reserved.
+        if state == ReservationState::Reserved {
+            return stale("state");
+        }
+        self.decide(reference, kind, Some(serial), detail);
         Ok(())
     }
 
@@ -523,7 +711,11 @@ impl Model {
                 .sum()
         };
         let stock = planned.strict_add_signed(self.added[index]);
-        let unreleased = if self.is_released { 0 } else { planned };
+        let of_item = |list: &&(u16, i64)| list.0 == item;
+        let released: i64 = self.released.iter().filter(of_item).map(|of| of.1).sum();
+        let pooled = self.pooled.iter().filter(|of| of.0 == item);
+        let pooled: u64 = pooled.map(|of| of.1).sum();
+        let unreleased = (planned + pooled).strict_sub_signed(released);
         let reserved = sum(&[ReservationState::Reserved], |line| line.units);
         let sold = sum(
             &[ReservationState::Confirmed, ReservationState::Refunded],
@@ -645,7 +837,10 @@ impl Model {
                 DecisionKind::PaymentTaken => "taken",
                 DecisionKind::PaymentRefusedExpired => "refused_expired",
                 DecisionKind::PaymentRefusedConflict => "refused_conflict",
-                DecisionKind::Refund | DecisionKind::StockChange => "done",
+                DecisionKind::Refund
+                | DecisionKind::StockChange
+                | DecisionKind::Wave
+                | DecisionKind::PriceProtection => "done",
             };
             let serial = decided.reservation.unwrap_or(0);
             let value = format!("{outcome}|{serial}|{}", decided.detail);
@@ -700,8 +895,16 @@ impl Model {
 
     /// All reservations as the store hands them over.
     pub fn rows(&self) -> Vec<ReservationRow> {
-        let rows = self.reservations.iter().map(|(serial, of)| ReservationRow {
-            serial: Serial(*serial),
+        self.reservations
+            .keys()
+            .map(|serial| self.row(*serial))
+            .collect()
+    }
+
+    fn row(&self, serial: u64) -> ReservationRow {
+        let of = &self.reservations[&serial];
+        ReservationRow {
+            serial: Serial(serial),
             sale_no: SaleNo(self.sale_no),
             buyer: of.buyer,
             key: of.key,
@@ -720,8 +923,7 @@ impl Model {
             created_at: Timestamp(of.created_ms),
             expires_at: Timestamp(of.expires_ms),
             payment_ref: of.payment,
-        });
-        rows.collect()
+        }
     }
 
     /// All decisions as the store hands them over, in an order of their own.
@@ -750,6 +952,29 @@ impl Model {
             },
             detail: Some(decided.detail.clone()).filter(|detail| !detail.is_empty()),
         }
+    }
+}
+
+/// A reservation as a change says that it left it.
+fn stood(
+    mut row: ReservationRow,
+    state: Option<ReservationState>,
+    refunded: &[Delta],
+) -> ReservationRow {
+    row.state = state.unwrap_or(row.state);
+    for line in &mut row.lines {
+        let of = refunded.iter().find(|delta| delta.item == line.item);
+        line.refunded_units = of.map_or(0, |delta| delta.units);
+    }
+    row
+}
+
+/// Under which a release of further units happens once.
+fn name_of(wave: WaveRef) -> Option<String> {
+    match wave {
+        WaveRef::Planned(place) => Some(format!("plan:{place}")),
+        WaveRef::Pool(place) => Some(format!("pool:{place}")),
+        WaveRef::Hand(key) => key.map(|key| format!("hand:{key}")),
     }
 }
 
@@ -819,7 +1044,16 @@ fn head_of(entry: &Entry) -> String {
         }
         Change::PutDraft { .. } => sale("drafted"),
         Change::Publish => sale("published"),
-        Change::Open => sale("opened"),
+        Change::Open { .. } => sale("opened"),
+        Change::Unpublish => sale("unpublished"),
+        Change::ChangePrice { .. } => sale("price_changed"),
+        Change::Wave { wave, .. } => {
+            let name = name_of(*wave).unwrap_or_default();
+            format!("E|{serial}|sale.wave||{name}|")
+        }
+        Change::CountAttempts { .. } => sale("attempts"),
+        Change::ProtectPrice { reservation, .. } => of("refund_due", reservation, ""),
+        Change::Extend { reservation, .. } => of("extended", reservation, ""),
         Change::Pause => sale("paused"),
         Change::Resume => sale("resumed"),
         Change::Close => sale("closed"),
@@ -901,9 +1135,17 @@ fn folded(raw: &Raw) -> Vec<ItemUnits> {
                 for (index, n) in units {
                     let item = &mut items[index];
                     match kind {
-                        "sale.opened" => {
+                        "sale.opened" | "sale.wave" => {
                             item.unreleased -= n;
                             item.available += n;
+                        }
+                        "sale.unpublished" => {
+                            item.available -= n;
+                            item.unreleased += n;
+                        }
+                        "reservation.released" | "reservation.expired" if is("pooled") => {
+                            item.reserved -= n;
+                            item.unreleased += n;
                         }
                         "reservation.confirmed" if is("late") => {
                             item.available -= n;

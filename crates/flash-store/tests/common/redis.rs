@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
-use super::{Collected, definition};
+use super::{Collected, definition, open};
 
 /// Whatever a test waits for is there before.
 pub const BOUND: Duration = Duration::from_secs(60);
@@ -213,11 +213,7 @@ impl Node {
     /// Drafts, publishes and opens sale `s-<number>`.
     pub fn open_sale(&self, sale_no: u32, stock: &[u32]) {
         let definition = Box::new(plan(sale_no, stock));
-        let changes = vec![
-            Change::PutDraft { definition },
-            Change::Publish,
-            Change::Open,
-        ];
+        let changes = vec![Change::PutDraft { definition }, Change::Publish, open()];
         let committed = self.must_commit(&self.batch(sale_no, changes));
         assert_eq!(committed.refused, []);
         assert!(!committed.has_moved);

@@ -183,6 +183,7 @@ fn books_that_do_not_balance_freeze_the_sale_before_anything_is_written() {
         let release = Change::Release {
             reservation: Serial(serial),
             units: deltas(&[(0, 1)]),
+            is_pooled: false,
         };
         let verdict = node.commit(sale_no, vec![release]);
         assert!(is_frozen(&verdict), "{name} {field} {value}: {verdict:?}");

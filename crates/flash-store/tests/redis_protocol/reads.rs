@@ -22,11 +22,14 @@ fn retired(node: &Node) -> Vec<Serial> {
         Change::Release {
             reservation: serials[0],
             units: deltas(&[(0, 2)]),
+            is_pooled: false,
         },
         Change::RefusePayment {
             reservation: serials[0],
             payment_ref: payment("p-0"),
             is_expired: false,
+            state: ReservationState::Released,
+            refunded: Deltas::new(),
         },
         Change::Confirm {
             reservation: serials[1],
@@ -40,6 +43,7 @@ fn retired(node: &Node) -> Vec<Serial> {
             restock: true,
             units: deltas(&[(0, 1)]),
             is_whole: false,
+            refunded: deltas(&[(0, 1)]),
         },
         Change::Close,
         Change::Retire,
@@ -115,6 +119,7 @@ fn a_retired_sale_is_listed_in_pages() {
         let filter = ReservationFilter {
             buyer: buyer.map(|buyer| BuyerId::parse(buyer).unwrap()),
             state,
+            updated_after: None,
         };
         let page = Page { after, limit };
         let rows = node.run(node.store.reservations(SaleNo(1), filter, page));

@@ -74,6 +74,7 @@ fn nothing_expires_right_after_redis_came_back() {
     let expire = || Change::Expire {
         reservation: reserves.entries[0].serial,
         units: crate::common::deltas(&[(0, 1)]),
+        is_pooled: false,
     };
     let go_on_s = |rig: &Rig, seconds: i64| {
         let now: i64 = rig.meta(1, "clock_ms").parse().unwrap();
