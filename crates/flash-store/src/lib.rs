@@ -24,8 +24,8 @@ pub use memory::{MemoryFault, MemorySnapshot, MemoryStore};
 pub use open::{OpenError, Opened};
 pub use redis::{RedisConfig, RedisStore, RedisUrl, StoreTime};
 pub use rows::{
-    DecisionRow, ItemRow, Loaded, Page, ReservationFilter, ReservationRow, SaleContent, SaleRow,
-    StoredLine,
+    DecisionRow, EventPlace, ItemRow, Loaded, Page, ReservationFilter, ReservationRow, SaleContent,
+    SaleRow, StoredLine,
 };
 pub use sqlite::SqliteStore;
 

@@ -118,6 +118,16 @@ pub struct Page {
     pub limit: usize,
 }
 
+/// Where an event stands in its sale's order. Generations ascend when an operator accepted a loss; within one, sequences
+/// do. The default is before the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct EventPlace {
+    /// How often what was acknowledged had to be given up, plus one.
+    pub generation: u64,
+    /// Ascending, with gaps.
+    pub sequence: u64,
+}
+
 /// What a store hands over at start, one piece at a time: each sale before its reservations and decisions;
 /// reservations (of all sales together) ascending by serial. Retired sales come without reservations and decisions.
 pub trait Loaded {
