@@ -37,6 +37,10 @@ const SELECT_CURSORS: &str = "SELECT sale_no, generation, sequence FROM relay WH
 const SELECT_PARKED: &str = "SELECT sale_no, generation, sequence, reservation, at_ms, attempts, first_attempt_ms, \
     next_attempt_ms, last_error FROM parked WHERE webhook = ?1 AND dead_ms IS NULL ORDER BY number";
 const COUNT_DEAD: &str = "SELECT count(*) FROM parked WHERE webhook = ?1 AND dead_ms IS NOT NULL";
+/// Only those that a relay reads again are of interest: they lie beyond its cursor.
+const SELECT_DEAD_AHEAD: &str = "SELECT parked.sale_no, parked.generation, parked.sequence FROM parked \
+    LEFT JOIN relay USING (webhook, sale_no) WHERE webhook = ?1 AND dead_ms IS NOT NULL \
+    AND (relay.sequence IS NULL OR (parked.generation, parked.sequence) > (relay.generation, relay.sequence))";
 const IS_DEAD: &str = "SELECT dead_ms IS NOT NULL FROM parked \
     WHERE webhook = ?1 AND sale_no = ?2 AND generation = ?3 AND sequence = ?4";
 const SELECT_DEAD: &str = "SELECT sale_no, generation, sequence, reservation, at_ms, attempts, first_attempt_ms, \
@@ -65,6 +69,8 @@ pub enum FileError {
 pub struct Stored {
     pub cursors: Vec<(SaleNo, EventPlace)>,
     pub parked: Vec<Parked>,
+    /// Dead letters beyond the cursor.
+    pub dead_ahead: Vec<(SaleNo, EventPlace)>,
     pub dead_count: usize,
 }
 
@@ -129,10 +135,14 @@ impl OutboxFile {
                 cursors.query_map([&webhook], |row| Ok((SaleNo(row.get(0)?), place(row, 1)?)))?;
             let mut parked = connection.prepare(SELECT_PARKED)?;
             let parked = parked.query_map([&webhook], parked_row)?;
+            let mut ahead = connection.prepare(SELECT_DEAD_AHEAD)?;
+            let ahead =
+                ahead.query_map([&webhook], |row| Ok((SaleNo(row.get(0)?), place(row, 1)?)))?;
             let dead_count: i64 = connection.query_row(COUNT_DEAD, [&webhook], |row| row.get(0))?;
             Ok(Stored {
                 cursors: cursors.collect::<Result<_, _>>()?,
                 parked: parked.collect::<Result<_, _>>()?,
+                dead_ahead: ahead.collect::<Result<_, _>>()?,
                 dead_count: usize::try_from(dead_count).unwrap_or(0),
             })
         })
@@ -356,7 +366,21 @@ mod tests {
         let stored = file.load("a".into()).await.unwrap();
         assert_eq!(stored.cursors, [(SaleNo(3), cursor)]);
         assert_eq!(stored.parked, [parked(1)]);
-        assert_eq!(stored.dead_count, 1);
+        assert_eq!((stored.dead_count, stored.dead_ahead.len()), (1, 0));
+        let beyond = EventPlace {
+            generation: 1,
+            sequence: 12,
+        };
+        file.write("a".into(), vec![Change::Die(parked(12), Timestamp(9))])
+            .await
+            .unwrap();
+        assert_eq!(
+            file.load("a".into()).await.unwrap().dead_ahead,
+            [(SaleNo(3), beyond)]
+        );
+        file.write("a".into(), vec![Change::Forget(SaleNo(3), beyond)])
+            .await
+            .unwrap();
         let dead = file.dead_letters(0, 10).await.unwrap();
         assert_eq!(
             (dead.len(), &dead[0].parked, dead[0].died),

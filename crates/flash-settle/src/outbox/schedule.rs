@@ -171,6 +171,8 @@ struct Lane {
     window: VecDeque<Fresh>,
     parked: HashMap<Option<Serial>, BTreeMap<EventPlace, Parked>>,
     in_flight: HashSet<Option<Serial>>,
+    /// Places beyond the cursor that were parked or given up before a restart: read again, they are passed.
+    settled: HashSet<EventPlace>,
 }
 
 #[derive(Debug)]
@@ -215,10 +217,19 @@ impl Schedule {
         });
     }
 
-    /// Goes on with an event that was parked.
+    /// Goes on with an event that was parked; after its sale.
     pub fn resume_parked(&mut self, parked: Parked) {
+        self.resume_dead(parked.sale_no, parked.place);
         let lane = self.lanes.entry(parked.sale_no).or_default();
         self.parked_count += usize::from(lane.park(parked));
+    }
+
+    /// Leaves an event alone that was given up; after its sale.
+    pub fn resume_dead(&mut self, sale_no: SaleNo, place: EventPlace) {
+        let lane = self.lanes.entry(sale_no).or_default();
+        if place > lane.cursor {
+            lane.settled.insert(place);
+        }
     }
 
     /// How many events of this sale are taken now.
@@ -250,7 +261,8 @@ impl Schedule {
                 continue;
             }
             lane.read_to = event.place;
-            let step = if is_wanted {
+            let is_settled = lane.settled.remove(&event.place);
+            let step = if is_wanted && !is_settled {
                 Step::Waiting
             } else {
                 Step::Passed
@@ -697,3 +709,6 @@ impl Parked {
 fn is_due(at: Timestamp, now: Timestamp, wait_max: Duration) -> bool {
     at <= now || at > now.plus(wait_max)
 }
+
+#[cfg(test)]
+mod tests;

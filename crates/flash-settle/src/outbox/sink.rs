@@ -131,6 +131,9 @@ impl Sink {
         for parked in stored.parked {
             schedule.resume_parked(parked);
         }
+        for (sale_no, place) in stored.dead_ahead {
+            schedule.resume_dead(sale_no, place);
+        }
         Self {
             target: parts.target,
             deliverer: Arc::new(parts.deliverer),
