@@ -255,6 +255,17 @@ pub(crate) fn publish(body: &[u8]) -> Result<(), Problem> {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct RedeliverBody {
+    webhook: Option<String>,
+}
+
+/// `{}` or `{"webhook":"…"}`
+pub(crate) fn redeliver(body: &[u8]) -> Result<Option<String>, Problem> {
+    read::<RedeliverBody>(body).map(|body| body.webhook)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct StockBody {
     delta_units: i64,
     reason: String,
