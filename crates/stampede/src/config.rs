@@ -896,7 +896,7 @@ mod tests {
             ("[store]\nnode = \"a b\"", "store.node"),
             (
                 "[[webhooks]]\nname = \"a\"\nurl = \"https://x.example\"\nsecret = \"0123456789abcdef\"\n[[webhooks]]\nname = \"a\"\nurl = \"https://y.example\"\nsecret = \"0123456789abcdef\"",
-                ":5: webhooks[1].name \"a\" is there twice",
+                ":6: webhooks[1].name \"a\" is there twice",
             ),
             (
                 "[[webhooks]]\nname = \"a\"\nurl = \"http://x.example\"\nsecret = \"0123456789abcdef\"",
