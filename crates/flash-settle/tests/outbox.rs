@@ -1,4 +1,5 @@
 //! The relay against real HTTP servers: slow, dead, wrong, redirecting, private; stopped and started; taken over.
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test may")]
 
 mod common {
     pub mod shop;

@@ -331,7 +331,7 @@ mod tests {
                 generation: 1,
                 sequence,
             },
-            reservation: (sequence % 2 == 0).then_some(Serial(u64::MAX)),
+            reservation: sequence.is_multiple_of(2).then_some(Serial(u64::MAX)),
             at: Timestamp(5),
             attempts: 2,
             first_attempt: Some(Timestamp(6)),

@@ -406,3 +406,46 @@ fn a_clock_that_was_set_back_delays_nothing_for_long() {
     world.start();
     assert_eq!(world.in_flight.len(), 1);
 }
+
+#[test]
+fn what_was_parked_or_given_up_beyond_the_cursor_is_not_tried_anew_after_a_crash() {
+    let mut world = World::new(small(), &[vec![Some(1), Some(2), Some(3)]]);
+    world.start();
+    assert_eq!(world.in_flight.len(), 3);
+    // The first stays in flight, so the cursor stays before all of them.
+    let of = |world: &World, serial| {
+        let mut all = world.in_flight.iter();
+        all.position(|attempt| attempt.reservation == Some(Serial(serial)))
+    };
+    let second = of(&world, 2).unwrap();
+    world.end(second, false);
+    while world.durable.dead.is_empty() {
+        world.now = world.now.plus(HOUR);
+        world.start();
+        if let Some(second) = of(&world, 2) {
+            world.end(second, false);
+        }
+    }
+    let third = of(&world, 3).unwrap();
+    world.end(third, false);
+    assert!(world.durable.cursors.is_empty());
+    world.crash();
+    world.start();
+    let started: Vec<_> = world
+        .in_flight
+        .iter()
+        .map(|attempt| attempt.reservation)
+        .collect();
+    assert_eq!(
+        started,
+        [Some(Serial(1))],
+        "the second is dead, the third waits for its time"
+    );
+    assert!(
+        world
+            .durable
+            .parked
+            .values()
+            .all(|parked| parked.attempts == 1)
+    );
+}
