@@ -286,6 +286,11 @@ impl Engine {
         self.catalogue.find(sale_id)
     }
 
+    /// The sale of that number.
+    pub fn numbered(&self, sale_no: SaleNo) -> Option<Arc<Sale>> {
+        self.catalogue.numbered(sale_no)
+    }
+
     /// All sales that were ever made, drafts and retired ones too, by number. For lists, not for the hot path.
     pub fn sales(&self) -> Vec<Arc<Sale>> {
         self.catalogue.all()

@@ -15,7 +15,7 @@ use crate::request::{Query, path_id};
 use crate::routes::Route;
 use crate::sale_view::{AdminSaleView, PageView};
 use crate::service::Call;
-use crate::{bodies, public};
+use crate::{bodies, public, webhooks};
 
 /// The plan of a sale may hold 500 items, which do not fit 16 KiB.
 pub(crate) const PLAN_BYTES_MAX: usize = 256 * 1024;
@@ -66,6 +66,11 @@ async fn dispatch(
         Route::AdminReservations => reservations(call, names[0]).await,
         Route::Loss => loss(call, names[0]).await,
         Route::AuditLog => audit_log(call).await,
+        Route::Webhooks => {
+            admin(call, Role::Operator, "webhook.list", None)?;
+            webhooks::list(call).await
+        }
+        Route::Redeliver => redeliver(call, body, names[0]).await,
         Route::PostSale => run(call, body, Command::Make, names).await,
         Route::PutSale => run(call, body, Command::Replace, names).await,
         Route::Publish => run(call, body, Command::Sale(SaleCommand::Publish), names).await,
@@ -313,6 +318,21 @@ fn sale_reply(call: &Call<'_>, status: StatusCode, sale: &Sale) -> Result<Reply,
 }
 
 // ---- commands
+
+/// Delivers an event again; noted, whatever comes of it.
+async fn redeliver(call: &Call<'_>, body: Incoming, event: &str) -> Result<Reply, Problem> {
+    const COMMAND: &str = "webhook.redeliver";
+    let who = admin(call, Role::Operator, COMMAND, None)?;
+    let body = call.body(body, bounds::BODY_BYTES_MAX).await?;
+    let done = webhooks::redeliver(call, event, &body).await;
+    let outcome = match &done {
+        Ok(_) => "done",
+        Err(problem) => problem.render().word.as_str(),
+    };
+    let detail = &event[..event.floor_char_boundary(NOTE_BYTES_MAX)];
+    call.engine().note(&who, COMMAND, None, outcome, detail);
+    done
+}
 
 #[derive(Debug, Clone, Copy)]
 enum Command {

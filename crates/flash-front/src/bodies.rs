@@ -303,6 +303,17 @@ fn reason(reason: String) -> Result<String, Problem> {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct RedeliverBody {
+    webhook: Option<String>,
+}
+
+/// `{}` or `{"webhook":"…"}`
+pub(crate) fn redeliver(body: &[u8]) -> Result<Option<String>, Problem> {
+    read::<RedeliverBody>(body).map(|body| body.webhook)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct StockBody {
     delta_units: i64,
     reason: String,

@@ -32,6 +32,7 @@ mod server;
 mod service;
 mod services;
 mod token_cache;
+mod webhooks;
 
 pub use config::{
     AdminKey, BadNet, FrontConfig, IpNet, JwtKey, JwtMaterial, KeyHash, Keys, NamedKey, Role,
@@ -39,7 +40,7 @@ pub use config::{
 pub use jwt::{BadJwtKey, Verified, Verifier, sign_hs256};
 pub use outcome::{Problem, Word};
 pub use server::{Beside, BindError, Ended, Front};
-pub use services::Services;
+pub use services::{DeadLetterView, Services, WebhookRefusal, WebhookView, Webhooks};
 pub use token_cache::TokenCache;
 
 /// The OpenAPI document of the public (`false`) or the admin port, as it is served.

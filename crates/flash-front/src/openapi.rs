@@ -62,6 +62,12 @@ mod wire;
     wire::AcceptedLoss,
     wire::AuditLogLine,
     wire::AuditLogPage,
+    wire::Webhook,
+    wire::DeadLetter,
+    wire::WebhookLine,
+    wire::WebhookPage,
+    wire::RedeliverBody,
+    wire::Redelivery,
     wire::Alive,
     wire::Health,
 )))]
@@ -156,6 +162,8 @@ fn names_of_schemas(text: &str) -> impl Iterator<Item = &str> {
 const ID_PATTERN: &str = "^[A-Za-z0-9_.:-]{1,64}$";
 /// Ids of reservations, which are ours.
 const RESERVATION_PATTERN: &str = "^r[0-9]+-[0-9]+$";
+/// Ids of events, which are ours too.
+const EVENT_PATTERN: &str = "^e[0-9]+-[0-9]+-[0-9]+$";
 
 /// What an id of this name looks like, wherever it stands; `None` for what is no id.
 fn pattern(name: &str) -> Option<&'static str> {
@@ -163,6 +171,7 @@ fn pattern(name: &str) -> Option<&'static str> {
         "sale" | "sale_id" | "item" | "buyer" | "buyer_id" | "payment_ref" | "refund_ref"
         | "idempotency_key" | "Idempotency-Key" | "X-Buyer-Id" => Some(ID_PATTERN),
         "id" | "reservation_id" => Some(RESERVATION_PATTERN),
+        "event" | "event_id" => Some(EVENT_PATTERN),
         _ => None,
     }
 }
@@ -493,6 +502,27 @@ mod tests {
             items: vec![],
             findings: vec![],
         };
+        let webhook = crate::WebhookView {
+            name: String::new(),
+            url: String::new(),
+            state: "ok",
+            waiting_events: 0,
+            parked_events: 0,
+            dead_letters: 0,
+            oldest_at: None,
+            last_success_at: None,
+            last_error_at: None,
+            last_error: None,
+        };
+        let letter = crate::DeadLetterView {
+            number: 1,
+            event_id: String::new(),
+            webhook: String::new(),
+            at: Timestamp(0),
+            attempts: 1,
+            dead_at: Timestamp(0),
+            last_error: String::new(),
+        };
         let health = flash_engine::Health {
             ready: true,
             reasons: vec![],
@@ -506,6 +536,8 @@ mod tests {
                 serde_json::to_value(&reservation.lines[0]).unwrap(),
             ),
             ("SaleAudit", serde_json::to_value(&audit).unwrap()),
+            ("Webhook", serde_json::to_value(&webhook).unwrap()),
+            ("DeadLetter", serde_json::to_value(&letter).unwrap()),
             ("Health", serde_json::to_value(&health).unwrap()),
         ] {
             let mut schemas = documents

@@ -80,6 +80,8 @@ pub enum Problem {
     NoSuchPath,
     /// 404: no such sale, said to merchants.
     NoSuchSale,
+    /// 404: no such event, or no webhook that wants it.
+    NoSuchEvent,
     /// 405, with the methods there are.
     MethodNotAllowed {
         /// Value of `Allow`.
@@ -199,6 +201,13 @@ impl Problem {
                 "not_found",
                 "Not found",
                 "There is nothing at this path."
+            ),
+            Self::NoSuchEvent => fixed!(
+                404,
+                NotFound,
+                "not_found",
+                "Not found",
+                "No such event, or no webhook of that name wants it."
             ),
             Self::NoSuchSale => fixed!(404, NotFound, "not_found", "Not found", "No such sale."),
             Self::MethodNotAllowed { .. } => fixed!(
@@ -541,6 +550,7 @@ mod tests {
             (Problem::Forbidden, 403, "forbidden"),
             (Problem::NoSuchPath, 404, "not_found"),
             (Problem::NoSuchSale, 404, "not_found"),
+            (Problem::NoSuchEvent, 404, "not_found"),
             (
                 Problem::MethodNotAllowed {
                     allow: HeaderValue::from_static("GET"),

@@ -73,6 +73,8 @@ pub(crate) async fn handle(
         | Route::Loss
         | Route::AcceptLoss
         | Route::AuditLog
+        | Route::Webhooks
+        | Route::Redeliver
         | Route::Metrics
         | Route::Healthz
         | Route::Readyz => Err(Problem::NoSuchPath),

@@ -62,6 +62,8 @@ pub(crate) enum Route {
     Loss,
     AcceptLoss,
     AuditLog,
+    Webhooks,
+    Redeliver,
     Metrics,
     Healthz,
     Readyz,
@@ -181,6 +183,11 @@ pub(crate) static ENDPOINTS: &[Endpoint] = endpoints! {
         "Takes a frozen sale as the store has it, and goes on" body "EmptyBody" => 200 "AcceptedLoss";
     Admin GET "/v1/admin/audit-log" AuditLog Viewer "Who did what through the admin API"
         query ["cursor" "limit"] => 200 "AuditLogPage";
+    Admin GET "/v1/admin/webhooks" Webhooks Operator
+        "How the webhooks stand; with dead=true the events that were given up instead"
+        query ["dead" "cursor" "limit"] => 200 "WebhookPage";
+    Admin POST "/v1/admin/webhooks/{event}/redeliver" Redeliver Operator
+        "Delivers an event again" body "RedeliverBody" => 202 "Redelivery";
     Admin GET "/metrics" Metrics All "Prometheus metrics" => 200 "text/plain";
     Admin GET "/healthz" Healthz All "The process lives" => 200 "Alive";
     Admin GET "/readyz" Readyz All "Whether it can serve, and why not" => 200 "Health", 503 "Health";
@@ -300,6 +307,7 @@ mod tests {
                 .path
                 .replace("{sale}", "s1")
                 .replace("{item}", "i1")
+                .replace("{event}", "e1-1-1")
                 .replace("{id}", "r1-1");
             let is_found = |routes: &Routes| matches!(routes.find(&endpoint.method, &path), Found::Endpoint(route, _) if route == endpoint.route);
             let is_public = endpoint.listener != Listener::Admin;

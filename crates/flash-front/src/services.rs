@@ -2,6 +2,96 @@
 //!
 //! Each is a trait of its own; one that is not there answers 404, as if its paths did not exist.
 
+use std::sync::Arc;
+
+use flash_types::Timestamp;
+use futures_util::future::BoxFuture;
+use serde::Serialize;
+
 /// What there is. Cloned into every thread of the front.
 #[derive(Clone, Default)]
-pub struct Services {}
+pub struct Services {
+    /// Who posts events.
+    pub webhooks: Option<Arc<dyn Webhooks>>,
+}
+
+/// The relay of events to webhooks.
+pub trait Webhooks: Send + Sync {
+    /// Every configured webhook.
+    fn list(&self) -> Vec<WebhookView>;
+
+    /// Events that were given up, of all webhooks, ascending by number, only those after `after`.
+    ///
+    /// # Errors
+    /// [`WebhookRefusal::Unavailable`].
+    fn dead(
+        &self,
+        after: u64,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<DeadLetterView>, WebhookRefusal>>;
+
+    /// Delivers an event again, to one webhook or to all that want it; gives their names.
+    ///
+    /// # Errors
+    /// [`WebhookRefusal`].
+    fn redeliver(
+        &self,
+        event_id: String,
+        webhook: Option<String>,
+    ) -> BoxFuture<'_, Result<Vec<String>, WebhookRefusal>>;
+}
+
+/// Why an event is not delivered again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WebhookRefusal {
+    /// No such event, no such webhook, or it does not want the event.
+    NotFound,
+    /// It takes nothing more now; why.
+    Busy(String),
+    /// Events cannot be read now.
+    Unavailable,
+}
+
+/// A webhook.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct WebhookView {
+    /// Its name.
+    pub name: String,
+    /// Where to; without the query.
+    pub url: String,
+    /// `ok`, `failing` (the last delivery), `down` (the last ones, of several events) or `stopped`.
+    pub state: &'static str,
+    /// Events read and not yet delivered or set aside; there may be more in the store.
+    pub waiting_events: usize,
+    /// Events set aside, since one of their reservation failed.
+    pub parked_events: usize,
+    /// Events given up.
+    pub dead_letters: usize,
+    /// When the oldest event happened that was not delivered.
+    pub oldest_at: Option<Timestamp>,
+    /// When a delivery was last acknowledged, since the start.
+    pub last_success_at: Option<Timestamp>,
+    /// When one last failed, since the start.
+    pub last_error_at: Option<Timestamp>,
+    /// Why it did; of a stopped one, why it stopped.
+    pub last_error: Option<String>,
+}
+
+/// An event that was given up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DeadLetterView {
+    /// Ascending; cursor of the list.
+    pub number: u64,
+    /// Which event.
+    pub event_id: String,
+    /// Whose target did not take it.
+    pub webhook: String,
+    /// When it happened.
+    pub at: Timestamp,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// When it was given up.
+    pub dead_at: Timestamp,
+    /// Why the last attempt failed.
+    pub last_error: String,
+}

@@ -3,7 +3,12 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::*;
+use flash_front::{DeadLetterView, Services, WebhookRefusal, WebhookView, Webhooks};
+use flash_types::Timestamp;
+use futures_util::future::BoxFuture;
 use serde_json::json;
 
 on_both_stores!(
@@ -11,6 +16,7 @@ on_both_stores!(
     stock_changes_once_per_key,
     roles_are_held_and_every_command_is_noted,
     a_loss_is_for_operators_and_of_frozen_sales,
+    webhooks_are_for_operators,
     a_plan_of_500_items_is_taken,
     health_and_metrics_need_no_key,
 );
@@ -113,6 +119,125 @@ fn stock_changes_once_per_key(on: On) {
         admins
             .call("POST", nowhere, &[bearer(ADMIN), key("c3")], body)
             .status,
+        404
+    );
+}
+
+/// Three dead letters of the webhook `shop`, and one event that is known.
+struct Relays;
+
+impl Webhooks for Relays {
+    fn list(&self) -> Vec<WebhookView> {
+        vec![WebhookView {
+            name: "shop".into(),
+            url: "https://shop.example/".into(),
+            state: "down",
+            waiting_events: 1,
+            parked_events: 2,
+            dead_letters: 3,
+            oldest_at: None,
+            last_success_at: None,
+            last_error_at: Some(Timestamp(0)),
+            last_error: Some("answered 500".into()),
+        }]
+    }
+
+    fn dead(
+        &self,
+        after: u64,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<DeadLetterView>, WebhookRefusal>> {
+        let letter = |number: u64| DeadLetterView {
+            number,
+            event_id: format!("e1-1-{number}"),
+            webhook: "shop".into(),
+            at: Timestamp(0),
+            attempts: 40,
+            dead_at: Timestamp(0),
+            last_error: "answered 500".into(),
+        };
+        let letters = (after + 1..=3).take(limit).map(letter).collect();
+        Box::pin(async move { Ok(letters) })
+    }
+
+    fn redeliver(
+        &self,
+        event_id: String,
+        webhook: Option<String>,
+    ) -> BoxFuture<'_, Result<Vec<String>, WebhookRefusal>> {
+        let told = match (event_id.as_str(), webhook.as_deref()) {
+            ("e1-1-1", None | Some("shop")) => Ok(vec!["shop".to_owned()]),
+            ("e1-1-2", _) => Err(WebhookRefusal::Busy("shop is full".into())),
+            ("e1-1-3", _) => Err(WebhookRefusal::Unavailable),
+            _ => Err(WebhookRefusal::NotFound),
+        };
+        Box::pin(async move { told })
+    }
+}
+
+fn webhooks_are_for_operators(on: On) {
+    let services = Services {
+        webhooks: Some(Arc::new(Relays)),
+    };
+    let shop = Shop::serving(on, services, |_| {});
+    let mut admins = shop.admins();
+    let mut call = |method: &str, path: &str, key: &str, body: &str| {
+        let answer = admins.call(method, path, &[bearer(key)], body);
+        (answer.status, answer.json())
+    };
+    let (status, page) = call("GET", "/v1/admin/webhooks", ADMIN, "");
+    assert_eq!(status, 200);
+    assert_eq!(page["next_cursor"], json!(null));
+    assert_eq!(page["items"][0]["name"], "shop");
+    assert_eq!(
+        page["items"][0]["last_error_at"],
+        "1970-01-01T00:00:00.000Z"
+    );
+    let (_, page) = call("GET", "/v1/admin/webhooks?dead=true&limit=2", ADMIN, "");
+    assert_eq!(page["items"].as_array().unwrap().len(), 2);
+    assert_eq!(
+        (&page["items"][1]["event_id"], &page["next_cursor"]),
+        (&json!("e1-1-2"), &json!("2"))
+    );
+    let (_, rest) = call("GET", "/v1/admin/webhooks?dead=true&cursor=2", ADMIN, "");
+    assert_eq!(
+        (
+            rest["items"].as_array().unwrap().len(),
+            &rest["next_cursor"]
+        ),
+        (1, &json!(null))
+    );
+    assert_eq!(
+        call("GET", "/v1/admin/webhooks?dead=maybe", ADMIN, "").0,
+        400
+    );
+    assert_eq!(call("GET", "/v1/admin/webhooks", VIEWER, "").0, 403);
+    let mut again = |event: &str, key: &str, body: &str| {
+        call(
+            "POST",
+            &format!("/v1/admin/webhooks/{event}/redeliver"),
+            key,
+            body,
+        )
+    };
+    let (status, told) = again("e1-1-1", ADMIN, r#"{"webhook":"shop"}"#);
+    assert_eq!(
+        (status, told),
+        (202, json!({"event_id": "e1-1-1", "webhooks": ["shop"]}))
+    );
+    assert_eq!(again("e1-1-1", ADMIN, "").0, 202);
+    assert_eq!(again("e1-1-1", VIEWER, "{}").0, 403);
+    assert_eq!(again("e1-1-1", ADMIN, r#"{"name":"shop"}"#).0, 400);
+    assert_eq!(again("e1-1-1", ADMIN, r#"{"webhook":"other"}"#).0, 404);
+    assert_eq!(again("e1-1-2", ADMIN, "{}").0, 409);
+    assert_eq!(again("e1-1-3", ADMIN, "{}").0, 503);
+    let (status, missing) = again("nonsense", ADMIN, "{}");
+    assert_eq!((status, &missing["outcome"]), (404, &json!("not_found")));
+    // Without relays there is nothing at these paths.
+    let bare = Shop::open(On::Memory);
+    let path = "/v1/admin/webhooks";
+    assert_eq!(
+        bare.admins().call("GET", path, &[bearer(ADMIN)], "").status,
         404
     );
 }

@@ -1,4 +1,5 @@
-//! What follows the answer: the audit, which proves the books from the store alone.
+//! What follows the answer: the outbox relay, which tells webhooks what happened, and the audit, which proves the books
+//! from the store alone.
 //!
 //! The audit reads a data folder or a Redis, and never writes. It folds the events in code of its own, so that a mistake
 //! in the engine's arithmetic cannot hide itself. Three accounts must agree for every item: its counters, the sums over
@@ -8,6 +9,7 @@ mod audit;
 mod fold;
 mod item;
 mod keys;
+pub mod outbox;
 mod redis;
 mod report;
 mod walk;

@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Config(ConfigCommand),
     /// Plan and run sales through the admin API.
     Sale(SaleCommand),
+    /// Look at webhooks and deliver events again through the admin API (needs the role operator).
+    Webhook(WebhookCommand),
 }
 
 /// Flags win over the environment, the environment over the file.
@@ -127,6 +129,32 @@ pub(crate) struct AdminArgs {
     /// Data folder whose keys.toml holds the admin key (the environment variable STAMPEDE_ADMIN_KEY wins).
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WebhookCommand {
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
+    #[command(subcommand)]
+    pub(crate) verb: WebhookVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum WebhookVerb {
+    /// List all webhooks and how they stand.
+    List {
+        /// List the events that were given up instead, one JSON line each.
+        #[arg(long)]
+        dead: bool,
+    },
+    /// Deliver an event again: one that was given up, or one that was delivered before.
+    Redeliver {
+        /// The event, e<sale>-<generation>-<sequence>.
+        event: String,
+        /// Only to this webhook. [default: every one that wants it]
+        #[arg(long, value_name = "NAME")]
+        webhook: Option<String>,
+    },
 }
 
 #[derive(Debug, Args)]

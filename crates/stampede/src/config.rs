@@ -4,10 +4,12 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use flash_front::{IpNet, JwtKey, JwtMaterial, Verifier};
+use flash_settle::outbox::{Target, Timeouts, WEBHOOKS_MAX};
 use flash_store::RedisUrl;
-use flash_types::{Durability, ItemId, bounds};
+use flash_types::{Durability, ItemId, SaleId, bounds};
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 
@@ -26,7 +28,9 @@ pub(crate) struct Config {
     pub(crate) store: Store,
     pub(crate) engine: Engine,
     pub(crate) keys: Keys,
+    pub(crate) webhook: WebhookLimits,
     pub(crate) log: Log,
+    pub(crate) webhooks: Vec<Webhook>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -199,6 +203,38 @@ pub(crate) enum JwtAlgorithm {
     Rs256,
     #[serde(rename = "EdDSA")]
     EdDsa,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct WebhookLimits {
+    pub(crate) connect_timeout_ms: u64,
+    pub(crate) timeout_ms: u64,
+}
+
+impl Default for WebhookLimits {
+    fn default() -> Self {
+        Self {
+            connect_timeout_ms: 3_000,
+            timeout_ms: 10_000,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Webhook {
+    pub(crate) name: String,
+    pub(crate) url: String,
+    pub(crate) secret: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) secret_previous: Option<String>,
+    #[serde(default)]
+    pub(crate) allow_private: bool,
+    #[serde(default)]
+    pub(crate) sales: Vec<String>,
+    #[serde(default)]
+    pub(crate) types: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -389,6 +425,7 @@ impl Config {
         self.check_store()?;
         self.trusted_proxies()?;
         check_level(&self.log.level)?;
+        self.check_webhooks()?;
         self.check_keys()
     }
 
@@ -484,6 +521,64 @@ impl Config {
         }
     }
 
+    fn check_webhooks(&self) -> Result<(), String> {
+        let WebhookLimits {
+            connect_timeout_ms,
+            timeout_ms,
+        } = self.webhook;
+        in_range("webhook.timeout_ms", timeout_ms, 100, 60_000)?;
+        in_range(
+            "webhook.connect_timeout_ms",
+            connect_timeout_ms,
+            100,
+            timeout_ms,
+        )?;
+        if self.webhooks.len() > WEBHOOKS_MAX {
+            return Err(format!(
+                "webhooks are {}; at most {WEBHOOKS_MAX} are taken",
+                self.webhooks.len()
+            ));
+        }
+        self.targets().map(|_| ())
+    }
+
+    /// Where events are posted to.
+    pub(crate) fn targets(&self) -> Result<Vec<Target>, String> {
+        let mut targets: Vec<Target> = Vec::new();
+        for (index, webhook) in self.webhooks.iter().enumerate() {
+            let sale = |id: &String| {
+                SaleId::parse(id).map_err(|bad| format!("webhooks[{index}].sales {id:?} {bad}"))
+            };
+            let target = Target {
+                name: webhook.name.clone(),
+                url: webhook.url.clone(),
+                secret: webhook.secret.clone(),
+                secret_previous: webhook.secret_previous.clone(),
+                allow_private: webhook.allow_private,
+                sales: webhook.sales.iter().map(sale).collect::<Result<_, _>>()?,
+                types: webhook.types.clone(),
+            };
+            let wrong = |why| format!("webhooks[{index}].{why}");
+            target.check().map_err(wrong)?;
+            if targets.iter().any(|other| other.name == target.name) {
+                return Err(format!(
+                    "webhooks[{index}].name {:?} is there twice; how far each is, is kept by its name",
+                    target.name
+                ));
+            }
+            targets.push(target);
+        }
+        Ok(targets)
+    }
+
+    /// How long a delivery may take.
+    pub(crate) fn webhook_timeouts(&self) -> Timeouts {
+        Timeouts {
+            connect: Duration::from_millis(self.webhook.connect_timeout_ms),
+            whole: Duration::from_millis(self.webhook.timeout_ms),
+        }
+    }
+
     /// Where buyers and the storefront connect.
     pub(crate) fn public_addr(&self) -> Result<SocketAddr, String> {
         address("public.address", &self.public.address)
@@ -507,6 +602,10 @@ impl Config {
             .storefront
             .iter_mut()
             .for_each(|key| key.key = hidden.into());
+        for webhook in &mut self.webhooks {
+            let shown = webhook.as_shown();
+            *webhook = shown;
+        }
         for jwt in self
             .keys
             .buyer_jwt
@@ -514,6 +613,25 @@ impl Config {
             .filter(|jwt| !jwt.secret.is_empty())
         {
             jwt.secret = hidden.into();
+        }
+    }
+}
+
+impl Webhook {
+    /// Without its secrets; a query may hold one too.
+    fn as_shown(&self) -> Self {
+        let hidden = || "<hidden>".to_owned();
+        let end = self.url.find('?').unwrap_or(self.url.len());
+        let query = if end < self.url.len() {
+            "?<hidden>"
+        } else {
+            ""
+        };
+        Self {
+            url: format!("{}{query}", &self.url[..end]),
+            secret: hidden(),
+            secret_previous: self.secret_previous.as_ref().map(|_| hidden()),
+            ..self.clone()
         }
     }
 }
@@ -655,6 +773,13 @@ fn short_form(variable: &str) -> Option<(&'static str, &'static str)> {
 
 /// Lays one variable over the file: `STAMPEDE_PUBLIC_THREADS=2` is `[public] threads = 2`.
 fn overlay(table: &mut toml::Table, variable: &str, value: &str) -> Result<(), String> {
+    if variable == "STAMPEDE_WEBHOOKS" {
+        let parsed: toml::Table = toml::from_str(&format!("webhooks = {value}")).map_err(|_| {
+            format!("environment variable {variable} is no TOML list of tables: [{{name = \"shop\", url = \"https://...\", secret = \"...\"}}]")
+        })?;
+        table.extend(parsed);
+        return Ok(());
+    }
     let short = short_form(variable);
     let is_other = OTHER_VARIABLES.contains(&variable) || variable.starts_with("STAMPEDE_FAULT_");
     if short.is_none() && is_other {
@@ -711,7 +836,8 @@ mod tests {
         let shipped: toml::Table = toml::from_str(&text).unwrap();
         let defaults = toml::Table::try_from(Config::default()).unwrap();
         for (section, keys) in &defaults {
-            for key in keys.as_table().unwrap().keys() {
+            // Lists that are empty by default are told of in comments.
+            for key in keys.as_table().into_iter().flat_map(toml::Table::keys) {
                 assert!(
                     shipped.get(section).and_then(|s| s.get(key)).is_some(),
                     "[{section}] {key} is not in config/stampede.toml"
@@ -768,6 +894,26 @@ mod tests {
             ),
             ("[store]\nnode = \"a b\"", "store.node"),
             (
+                "[[webhooks]]\nname = \"a\"\nurl = \"https://x.example\"\nsecret = \"0123456789abcdef\"\n[[webhooks]]\nname = \"a\"\nurl = \"https://y.example\"\nsecret = \"0123456789abcdef\"",
+                ":6: webhooks[1].name \"a\" is there twice",
+            ),
+            (
+                "[[webhooks]]\nname = \"a\"\nurl = \"http://x.example\"\nsecret = \"0123456789abcdef\"",
+                ":3: webhooks[0].url begins with http://",
+            ),
+            (
+                "[[webhooks]]\nname = \"a\"\nurl = \"https://169.254.169.254\"\nsecret = \"0123456789abcdef\"",
+                "webhooks[0].url names 169.254.169.254",
+            ),
+            (
+                "[[webhooks]]\nname = \"a\"\nurl = \"https://x.example\"\nsecret = \"short\"",
+                ":4: webhooks[0].secret must be",
+            ),
+            (
+                "[webhook]\nconnect_timeout_ms = 20000",
+                "webhook.connect_timeout_ms is 20000; it must be 100-10000",
+            ),
+            (
                 "[store]\nredis = \"redis://h\"\nredis_timeout_ms = 5000",
                 "must not be more than engine.request_deadline_ms",
             ),
@@ -775,6 +921,23 @@ mod tests {
             let error = load(text, &[]).expect_err(text);
             assert!(error.contains(told), "{text:?}: {error}");
         }
+    }
+
+    #[test]
+    fn webhooks_are_shown_without_their_secrets() {
+        let mut config = load(
+            "[[webhooks]]\nname = \"a\"\nurl = \"https://x.example/?t=0123\"\nsecret = \"0123456789abcdef\"\nsecret_previous = \"0123fedcba987654\"",
+            &[],
+        )
+        .unwrap();
+        assert_eq!(
+            config.targets().unwrap()[0].url,
+            "https://x.example/?t=0123"
+        );
+        config.hide_keys();
+        let shown = toml::to_string_pretty(&config).unwrap();
+        assert!(!shown.contains("0123"), "{shown}");
+        assert!(shown.contains("https://x.example/?<hidden>"), "{shown}");
     }
 
     #[test]

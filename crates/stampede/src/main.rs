@@ -5,12 +5,14 @@ mod audit;
 mod cli;
 mod config;
 mod demo;
+mod event_source;
 mod keys;
 mod logs;
 mod sale;
 mod serve;
 mod store;
 mod waiting;
+mod webhooks;
 
 use std::process::ExitCode;
 
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         cli::Command::Audit(args) => audit::run(&args),
         cli::Command::Config(command) => config::run(&command),
         cli::Command::Sale(command) => sale::run(&command),
+        cli::Command::Webhook(command) => webhooks::run(&command),
     };
     let (code, line) = match result {
         Ok(()) => return ExitCode::SUCCESS,

@@ -17,6 +17,7 @@ use flash_front::{
     AdminKey, BindError, Ended, Front, FrontConfig, JwtKey, JwtMaterial, KeyHash, Keys, NamedKey,
     Services,
 };
+use flash_settle::outbox::Now;
 use flash_store::{AnyStore, DecisionRow, Loaded, OpenError, ReservationRow, SaleRow};
 use flash_types::Timestamp;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -27,9 +28,11 @@ use tokio::sync::watch;
 use crate::Failure;
 use crate::cli::ServeArgs;
 use crate::config::{self, Config, Role};
+use crate::event_source::EngineEvents;
 use crate::keys::{KeysFile, path_in, random_hash_key};
 use crate::logs;
 use crate::store::{self, Stored};
+use crate::webhooks;
 
 /// How often somebody who waits looks whether the engine is still running.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -168,7 +171,15 @@ pub(crate) fn start(
         "store proved and loaded"
     );
     let front_config = front_config(config, public, admin, kind).map_err(Failure::CannotStart)?;
-    let services = Services::default();
+    let events = Arc::new(EngineEvents::new(Arc::clone(&engine)));
+    let now: Now = {
+        let engine = Arc::clone(&engine);
+        Arc::new(move || engine.clock().read().steady)
+    };
+    let webhooks = webhooks::start(config, &data, events, &now).map_err(Failure::CannotStart)?;
+    let services = Services {
+        webhooks: Some(webhooks),
+    };
     let front = Front::bind(
         front_config,
         keys,

@@ -413,6 +413,73 @@ pub(super) struct AuditLogPage {
     next_cursor: Option<String>,
 }
 
+/// A webhook and how it stands.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Webhook {
+    name: String,
+    /// Without its query.
+    url: String,
+    /// ok, failing, down or stopped
+    state: String,
+    /// Read and not yet delivered or set aside; the store may hold more.
+    waiting_events: u64,
+    parked_events: u64,
+    dead_letters: u64,
+    /// When the oldest event happened that was not delivered.
+    #[schema(required, format = DateTime)]
+    oldest_at: Option<String>,
+    #[schema(required, format = DateTime)]
+    last_success_at: Option<String>,
+    #[schema(required, format = DateTime)]
+    last_error_at: Option<String>,
+    #[schema(required)]
+    last_error: Option<String>,
+}
+
+/// An event that was given up.
+#[derive(Serialize, ToSchema)]
+pub(super) struct DeadLetter {
+    number: u64,
+    event_id: String,
+    webhook: String,
+    #[schema(format = DateTime)]
+    at: String,
+    attempts: u32,
+    #[schema(format = DateTime)]
+    dead_at: String,
+    last_error: String,
+}
+
+/// One line of the list: a webhook, or with `dead=true` an event.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub(super) enum WebhookLine {
+    Webhook(Webhook),
+    DeadLetter(DeadLetter),
+}
+
+/// All webhooks, or a page of dead letters.
+#[derive(Serialize, ToSchema)]
+pub(super) struct WebhookPage {
+    items: Vec<WebhookLine>,
+    #[schema(required)]
+    next_cursor: Option<String>,
+}
+
+/// To whom; all that want it where absent.
+#[derive(Serialize, ToSchema)]
+pub(super) struct RedeliverBody {
+    webhook: Option<String>,
+}
+
+/// It will be delivered again.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Redelivery {
+    event_id: String,
+    /// Their names.
+    webhooks: Vec<String>,
+}
+
 /// The process lives.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Alive {

@@ -139,6 +139,10 @@ impl Shop {
     }
 
     pub fn with(on: On, change: impl FnOnce(&mut FrontConfig)) -> Self {
+        Self::serving(on, Services::default(), change)
+    }
+
+    pub fn serving(on: On, services: Services, change: impl FnOnce(&mut FrontConfig)) -> Self {
         let (behind, store, opened, clock) = Behind::new(on);
         let config = EngineConfig {
             hash_key: HashKey(1, 2),
@@ -173,14 +177,7 @@ impl Shop {
         let prometheus = metrics_exporter_prometheus::PrometheusBuilder::new()
             .build_recorder()
             .handle();
-        let front = Front::bind(
-            front,
-            keys,
-            Arc::clone(&engine),
-            Services::default(),
-            prometheus,
-        )
-        .unwrap();
+        let front = Front::bind(front, keys, Arc::clone(&engine), services, prometheus).unwrap();
         let (public, admin) = (front.public_addr(), front.admin_addr());
         let (stop, stopped) = watch::channel(false);
         let beside = Box::pin(async move {
