@@ -29,7 +29,7 @@ impl Sound {
             let drafted = Change::PutDraft {
                 definition: Box::new(definition(&format!("s-{sale_no}"), &[10, 10])),
             };
-            let mut changes = vec![drafted, Change::Publish, Change::Open];
+            let mut changes = vec![drafted, Change::Publish, open()];
             changes.extend((0..4).map(|number| reserve(number, &[(0, 1), (1, 1)])));
             let batch = shop.batch_of(sale_no, changes);
             let reserves: Vec<u64> = batch.entries[3..]
@@ -50,6 +50,7 @@ impl Sound {
                 Change::Release {
                     reservation: Serial(reserves[2]),
                     units: units.clone(),
+                    is_pooled: false,
                 },
             ];
             run(store.commit(shop.batch_of(sale_no, changes))).unwrap();
@@ -60,6 +61,7 @@ impl Sound {
                     restock: true,
                     units: deltas(&[(1, 1)]),
                     is_whole: false,
+                    refunded: deltas(&[(1, 1)]),
                 },
                 Change::ChangeStock {
                     item: ItemIndex(0),

@@ -3,42 +3,12 @@
 
 mod common;
 
+use common::subject::*;
 use common::*;
 use flash_store::*;
 use flash_types::*;
 use proptest::prelude::*;
 use tempfile::TempDir;
-
-/// A store that can be restarted.
-enum Subject {
-    Sqlite(TempDir),
-    Memory(MemoryStore),
-}
-
-impl Subject {
-    fn all() -> [Self; 2] {
-        [
-            Self::Sqlite(TempDir::new().unwrap()),
-            Self::Memory(MemoryStore::new()),
-        ]
-    }
-
-    fn start(&self) -> (AnyStore, Opened, Collected) {
-        let (store, opened) = match self {
-            Self::Sqlite(dir) => {
-                let (store, opened) = SqliteStore::open(&dir.path().join("data")).unwrap();
-                (AnyStore::Sqlite(store), opened)
-            }
-            Self::Memory(store) => (AnyStore::Memory(store.clone()), store.opened().unwrap()),
-        };
-        let collected = collect(&store).unwrap();
-        (store, opened, collected)
-    }
-}
-
-fn commit(store: &AnyStore, batch: &Batch) -> Result<(), CommitError> {
-    run(store.commit(batch.clone())).map(drop)
-}
 
 #[test]
 fn every_change_is_read_back() {
@@ -51,7 +21,7 @@ fn every_change_is_read_back() {
         };
         let first = shop.batch_of(1, vec![draft(&[5]), draft(&[10, 3]), Change::Publish]);
         commit(&store, &first).unwrap();
-        commit(&store, &shop.batch_of(1, vec![Change::Open])).unwrap();
+        commit(&store, &shop.batch_of(1, vec![open()])).unwrap();
         let reserves = shop.batch_of(
             1,
             vec![
@@ -77,20 +47,26 @@ fn every_change_is_read_back() {
                 Change::Release {
                     reservation: r2,
                     units: deltas(&[(0, 1)]),
+                    is_pooled: false,
                 },
                 Change::Expire {
                     reservation: r3,
                     units: deltas(&[(0, 1)]),
+                    is_pooled: false,
                 },
                 Change::RefusePayment {
                     reservation: r2,
                     payment_ref: payment("p2"),
                     is_expired: false,
+                    state: ReservationState::Released,
+                    refunded: Deltas::new(),
                 },
                 Change::RefusePayment {
                     reservation: r3,
                     payment_ref: payment("p3"),
                     is_expired: true,
+                    state: ReservationState::Expired,
+                    refunded: Deltas::new(),
                 },
                 confirm(r3, "p3b", true, &[(0, 1)]),
                 Change::Refund {
@@ -99,6 +75,7 @@ fn every_change_is_read_back() {
                     restock: true,
                     units: deltas(&[(1, 2)]),
                     is_whole: false,
+                    refunded: deltas(&[(1, 2)]),
                 },
                 Change::Refund {
                     reservation: r0,
@@ -106,6 +83,7 @@ fn every_change_is_read_back() {
                     restock: false,
                     units: deltas(&[(0, 2)]),
                     is_whole: true,
+                    refunded: deltas(&[(0, 2)]),
                 },
                 Change::ChangeStock {
                     item: ItemIndex(1),
@@ -210,7 +188,7 @@ fn lists_are_filtered_and_paged() {
             let drafted = Change::PutDraft {
                 definition: Box::new(definition(&format!("s-{sale_no}"), &[100])),
             };
-            let batch = shop.batch_of(sale_no, vec![drafted, Change::Publish, Change::Open]);
+            let batch = shop.batch_of(sale_no, vec![drafted, Change::Publish, open()]);
             commit(&store, &batch).unwrap();
         }
         let mut serials = Vec::new();
@@ -222,12 +200,14 @@ fn lists_are_filtered_and_paged() {
         let release = Change::Release {
             reservation: serials[0],
             units: deltas(&[(0, 1)]),
+            is_pooled: false,
         };
         commit(&store, &shop.batch_of(1, vec![release, Change::Close])).unwrap();
         let list = |buyer: Option<&str>, state, after, limit| -> Vec<Serial> {
             let filter = ReservationFilter {
                 buyer: buyer.map(|buyer| BuyerId::parse(buyer).unwrap()),
                 state,
+                updated_after: None,
             };
             let page = Page { after, limit };
             let rows = run(store.reservations(SaleNo(1), filter, page)).unwrap();
@@ -366,7 +346,7 @@ fn the_books_refuse_what_does_not_fit() {
             let drafted = Change::PutDraft {
                 definition: Box::new(definition("s-1", &[5])),
             };
-            let batch = shop.batch_of(1, vec![drafted, Change::Publish, Change::Open]);
+            let batch = shop.batch_of(1, vec![drafted, Change::Publish, open()]);
             commit(&store, &batch).unwrap();
             let verdict = commit(&store, &shop.batch_of(1, changes.clone()));
             assert!(
@@ -392,7 +372,7 @@ fn units_that_were_not_reserved_cannot_be_confirmed() {
             definition: Box::new(definition("s-1", &[5])),
         };
         let reserve = reserve(1, &[(0, 2)]);
-        let batch = shop.batch_of(1, vec![drafted, Change::Publish, Change::Open, reserve]);
+        let batch = shop.batch_of(1, vec![drafted, Change::Publish, open(), reserve]);
         commit(&store, &batch).unwrap();
         let confirm = Change::Confirm {
             reservation: batch.entries[3].serial,
@@ -467,14 +447,24 @@ fn folded(entries: &[(u64, Entry)], sale: &SaleRow) -> Vec<ItemUnits> {
             });
             items = drafted.collect();
         }
-        if entry.change == Change::Open {
+        if let Change::Open { held } = &entry.change {
+            for (index, item) in items.iter_mut().enumerate() {
+                let held = held.iter().find(|delta| usize::from(delta.item.0) == index);
+                let stays = held.map_or(0, |delta| u64::from(delta.units));
+                let units = item.unreleased.saturating_sub(stays);
+                item.available += units;
+                item.unreleased -= units;
+            }
+        }
+        if entry.change == Change::Unpublish {
             for item in &mut items {
-                item.available += std::mem::take(&mut item.unreleased);
+                item.unreleased += std::mem::take(&mut item.available);
             }
         }
         for (item, step) in entry.change.moves() {
             let units = &mut items[usize::from(item.0)];
             units.stock = units.stock.strict_add_signed(step.stock);
+            units.unreleased = units.unreleased.strict_add_signed(step.unreleased);
             units.available = units.available.strict_add_signed(step.available);
             units.reserved = units.reserved.strict_add_signed(step.reserved);
             units.sold = units.sold.strict_add_signed(step.sold);
@@ -505,6 +495,20 @@ proptest! {
             let expected = collect(&AnyStore::Memory(memory.clone())).unwrap();
             let (again, _, collected) = sqlite.start();
             prop_assert_eq!(&collected, &expected, "round {}", round);
+            let memory_any = AnyStore::Memory(memory.clone());
+            prop_assert_eq!(told(&again, 7), told(&memory_any, 1_000_000));
+            for sale in &collected.sales {
+                let attempts = run(again.attempts(sale.sale_no)).unwrap();
+                prop_assert_eq!(attempts, run(memory.attempts(sale.sale_no)).unwrap());
+                let filter = ReservationFilter {
+                    updated_after: Some(Timestamp(1_000_000 + shop.next_batch as i64 - 6)),
+                    ..ReservationFilter::default()
+                };
+                let page = Page { after: Serial(0), limit: 1_000_000 };
+                let changed = run(again.reservations(sale.sale_no, filter, page)).unwrap();
+                prop_assert_eq!(changed, run(memory.reservations(sale.sale_no, filter, page)).unwrap());
+            }
+            prop_assert_eq!(run(again.last_places()).unwrap(), run(memory.last_places()).unwrap());
             let entries = memory.entries();
             for sale in &collected.sales {
                 let units: Vec<_> = sale.items.iter().map(|item| item.units).collect();

@@ -234,7 +234,7 @@ fn altered_content_is_refused_and_named() {
         vec![
             drafted,
             Change::Publish,
-            Change::Open,
+            open(),
             reserve(1, &[(0, 1)]),
             reserve(2, &[(0, 1)]),
         ],
@@ -252,6 +252,7 @@ fn altered_content_is_refused_and_named() {
         Change::Expire {
             reservation: second,
             units: units(),
+            is_pooled: false,
         },
     ];
     run(store.commit(shop.batch_of(1, changes))).unwrap();
@@ -415,7 +416,7 @@ fn an_interrupted_index_of_keys_is_finished() {
     let drafted = Change::PutDraft {
         definition: Box::new(definition("s-1", &[5_000])),
     };
-    let mut changes = vec![drafted, Change::Publish, Change::Open];
+    let mut changes = vec![drafted, Change::Publish, open()];
     changes.extend((0..3_500).map(|number| reserve(number, &[(0, 1)])));
     run(store.commit(shop.batch_of(1, changes))).unwrap();
     run(store.commit(shop.batch_of(1, vec![Change::Close, Change::Retire]))).unwrap();
