@@ -228,7 +228,7 @@ fn a_sale_with_all_of_it_is_read_back() {
         assert_eq!(of_sale(first.0, 1_000), from_first);
         assert_eq!(of_sale(first.0, 2), from_first[..2]);
         // A generation that never was lies before all, one to come behind all.
-        let range = |generation| {
+        let range = |generation: u64| {
             let place = EventPlace {
                 generation,
                 sequence: first.0,
