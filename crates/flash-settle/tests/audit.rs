@@ -386,7 +386,7 @@ fn what_is_no_store_is_told() {
     // A page of rubbish is damage, not an error.
     let damaged = sound.with("VACUUM; PRAGMA wal_checkpoint(TRUNCATE)");
     let file = damaged.join("stampede.db");
-    let page: usize = Connection::open(&file)
+    let page: i64 = Connection::open(&file)
         .unwrap()
         .query_row(
             "SELECT rootpage FROM sqlite_schema WHERE name = 'reservation'",
@@ -394,6 +394,7 @@ fn what_is_no_store_is_told() {
             |row| row.get(0),
         )
         .unwrap();
+    let page = usize::try_from(page).unwrap();
     let mut bytes = std::fs::read(&file).unwrap();
     for byte in &mut bytes[(page - 1) * 4096..page * 4096] {
         *byte = 0xa5;

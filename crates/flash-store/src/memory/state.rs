@@ -184,22 +184,21 @@ impl State {
 
     /// Keeps the event that a change is.
     fn tell(&mut self, entry: &Entry, batch_at: Timestamp, moved: &[Delta]) {
-        let at = if let Change::Reserve { created_at, .. } = &entry.change {
-            *created_at
-        } else {
-            batch_at
-        };
-        let words = match &entry.change {
-            Change::Reserve { key, .. } => EventWords {
+        let (words, at) = if let Change::Reserve {
+            key, created_at, ..
+        } = &entry.change
+        {
+            let words = EventWords {
                 kind: "reservation.reserved".into(),
                 reservation: Some(entry.serial),
                 reference: Some(key.as_str().to_owned()),
                 data: None,
-            },
-            change => match EventWords::of(change, moved) {
-                Some(words) => words,
-                None => return,
-            },
+            };
+            (words, *created_at)
+        } else if let Some(words) = EventWords::of(&entry.change, moved) {
+            (words, batch_at)
+        } else {
+            return;
         };
         let row = EventRow {
             sale_no: entry.sale_no,

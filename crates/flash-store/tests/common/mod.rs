@@ -660,7 +660,12 @@ impl Shop {
                     refunded: known.refunded_so_far(),
                 }
             }
-            _ => return None,
+            ReservationState::Unknown
+            | ReservationState::Reserved
+            | ReservationState::Confirmed
+            | ReservationState::Released
+            | ReservationState::Expired
+            | ReservationState::Refunded => return None,
         };
         Some((known.sale_no, change))
     }
