@@ -45,7 +45,7 @@ impl Shop {
         let drafted = Change::PutDraft {
             definition: Box::new(definition()),
         };
-        shop.commit([drafted, Change::Publish, Change::Open]);
+        shop.commit([drafted, Change::Publish, Change::Open { held: Deltas::new() }]);
         shop
     }
 
@@ -93,6 +93,8 @@ fn definition() -> SaleDefinition {
         currency: Currency::parse("CNY").expect("a currency"),
         payment_window_s: 300,
         goal: None,
+        price_protection_days: None,
+        re_release_at: Vec::new(),
         admission: AdmissionRules::default(),
         items: (0..ITEMS)
             .map(|index| ItemDefinition {
@@ -102,7 +104,8 @@ fn definition() -> SaleDefinition {
                 sale_price_minor: Money(9_900),
                 stock_units: u32::MAX,
                 units_per_buyer_max: None,
-                waves: [],
+                floor_price_minor: None,
+                waves: Vec::new(),
             })
             .collect(),
     }

@@ -14,7 +14,7 @@ use crate::report::{Code, ItemReport, Report, SaleReport};
 use crate::walk::{Walked, optional_text, text, unsigned, walk};
 
 /// The schema that this audit reads.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 /// `STMP`.
 const APPLICATION_ID: i64 = 0x5354_4d50;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -147,6 +147,8 @@ fn run(connection: &Connection, acked: u64, report: &mut Report) -> rusqlite::Re
     let mut walked = walk(connection, report)?;
     check_numbers(connection, acked, &walked, report)?;
     check_reservations(&walked.fold, report);
+    check_extensions(connection, &walked.fold, report)?;
+    check_twice(connection, &mut walked.fold, report)?;
     check_sales(connection, &walked.fold, report)?;
     check_decisions(connection, &mut walked.fold, report)?;
     keys::check(connection, &mut walked.keys, report)
@@ -220,6 +222,65 @@ fn check_reservations(fold: &Fold, report: &mut Report) {
     }
 }
 
+/// Every extension is what an event made it, and none is missing.
+fn check_extensions(
+    connection: &Connection,
+    fold: &Fold,
+    report: &mut Report,
+) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare("SELECT serial, expires_ms FROM extension")?;
+    let mut rows = statement.query([])?;
+    let mut stored: BTreeMap<u64, i64> = BTreeMap::new();
+    while let Some(row) = rows.next()? {
+        stored.insert(unsigned(row, 0)?, row.get(1)?);
+    }
+    for reservation in &fold.reservations {
+        let (told, stored) = (
+            reservation.folded_extension,
+            stored.remove(&reservation.serial),
+        );
+        if told != stored {
+            let detail = format!(
+                "{} is extended to {stored:?}, its events say {told:?}",
+                reservation.name()
+            );
+            report.add(Code::ReservationAltered, detail);
+        }
+    }
+    for serial in stored.keys() {
+        let detail = format!("reservation {serial} is extended, and is not there");
+        report.add(Code::ReservationMissing, detail);
+    }
+    Ok(())
+}
+
+/// No reference is decided by two events.
+fn check_twice(
+    connection: &Connection,
+    fold: &mut Fold,
+    report: &mut Report,
+) -> rusqlite::Result<()> {
+    fold.decisions
+        .sort_unstable_by_key(|mark| (mark.place, mark.serial));
+    for pair in fold.decisions.windows(2) {
+        if pair[0].place == pair[1].place {
+            let (kind, reference): (String, Option<String>) = connection.query_row(
+                "SELECT type, reference FROM event WHERE serial = ?1",
+                [pair[1].serial.cast_signed()],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )?;
+            let detail = format!(
+                "event {} ({kind}) decides on {} once more, event {} did already",
+                pair[1].serial,
+                reference.unwrap_or_default(),
+                pair[0].serial
+            );
+            report.add(Code::EventUnfit, detail);
+        }
+    }
+    Ok(())
+}
+
 /// The counters of every item against the sums over reservations and the fold of the events.
 fn check_sales(connection: &Connection, fold: &Fold, report: &mut Report) -> rusqlite::Result<()> {
     let sums = sums(fold);
@@ -235,13 +296,9 @@ fn check_sales(connection: &Connection, fold: &Fold, report: &mut Report) -> rus
         seen.insert(sale_no);
         let folded = fold.sales.get(&sale_no);
         let is_as_told = folded.is_some_and(|told| {
-            (told.state, told.definition.as_str(), told.is_retired)
-                == (
-                    state,
-                    row.get_ref(3)
-                        .map_or("", |value| value.as_str().unwrap_or("")),
-                    is_retired,
-                )
+            let stored = row.get_ref(3);
+            let stored = stored.map_or("", |value| value.as_str().unwrap_or(""));
+            (told.state, told.is_retired) == (state, is_retired) && told.is_planned_as(stored)
         });
         if !is_as_told {
             let told = folded.map_or("nothing", |told| told.state);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use flash_types::{Money, SaleDefinition, SaleState};
+use flash_types::SaleState;
 use serde::Deserialize;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -30,30 +30,10 @@ pub struct Account {
 pub struct SaleFold {
     pub state: &'static str,
     pub definition: String,
+    /// The definition is not the text of its draft any more, but one that reads the same.
+    pub is_repriced: bool,
     pub is_retired: bool,
     pub items: Vec<Account>,
-}
-
-impl SaleFold {
-    /// Units unreleased -> available, or with `sign` -1 back.
-    fn release(&mut self, units: &[(u16, u32)], sign: i64) {
-        for (item, units) in units {
-            if let Some(account) = self.items.get_mut(usize::from(*item)) {
-                account.unreleased -= sign * i64::from(*units);
-                account.available += sign * i64::from(*units);
-            }
-        }
-    }
-
-    fn must_be(&self, states: &[&str], event: &Event<'_>, report: &mut Report) {
-        if !states.contains(&self.state) {
-            let detail = format!(
-                "event {} ({}) does not fit sale {}, which was {} then",
-                event.serial, event.kind, event.sale_no, self.state
-            );
-            report.add(Code::EventUnfit, detail);
-        }
-    }
 }
 
 /// One line of a reservation: what the row says, and what the events say.
@@ -79,6 +59,10 @@ pub struct Reservation {
     /// Hash of the payment; 0 for none.
     pub payment: u64,
     pub folded_payment: u64,
+    /// Until when it was made to be kept unpaid, milliseconds.
+    pub expires_ms: i64,
+    /// The same after it was extended.
+    pub folded_extension: Option<i64>,
 }
 
 impl Reservation {
@@ -131,13 +115,16 @@ struct Facts {
     asked: i64,
     applied: i64,
     pooled: bool,
-    /// Of a thaw the state, of a new price the price.
-    to: serde_json::Value,
-    from: i64,
     protects: bool,
     bought: u32,
     paid: i64,
     price: i64,
+    until: i64,
+    from: serde_json::Value,
+    /// Of a thaw the state, of a new price the price.
+    to: serde_json::Value,
+    state: Option<String>,
+    refunded: Option<Vec<(u16, u32)>>,
 }
 
 /// The part of a plan that the books need.
@@ -224,6 +211,7 @@ impl Fold {
             "reservation.expired" => (&[RESERVED], Some(EXPIRED)),
             "reservation.refunded" if facts.whole => (&[CONFIRMED], Some(REFUNDED)),
             "reservation.refunded" => (&[CONFIRMED], None),
+            "reservation.refund_due" if facts.protects => (&[CONFIRMED], None),
             "reservation.refund_due" => (&[CONFIRMED, RELEASED, EXPIRED, REFUNDED], None),
             "reservation.extended" => (&[RESERVED], None),
             _ => {
@@ -266,7 +254,15 @@ impl Fold {
         }
         if event.kind == "reservation.refunded" {
             refund(reservation, event, facts, report);
-        } else if to.is_some() {
+            check_told(reservation, event, facts, report);
+        } else if event.kind == "reservation.extended" {
+            extend(reservation, event, facts, report);
+        } else if event.kind == "reservation.refund_due" {
+            check_told(reservation, event, facts, report);
+            if facts.protects {
+                check_protection(reservation, event, facts, report);
+            }
+        } else {
             let names_all = reservation.lines().count() == facts.units.len()
                 && reservation
                     .lines()
@@ -318,8 +314,10 @@ impl Fold {
 
     fn record_decision(&mut self, event: &Event<'_>, reservation: u64, facts: &Facts) {
         if facts.protects {
-            let (bought, paid, price) = (facts.bought, facts.paid, facts.price);
-            let detail = format!("{{\"units\":{bought},\"paid\":{paid},\"price\":{price}}}");
+            let detail = format!(
+                "{{\"units\":{},\"paid\":{},\"price\":{}}}",
+                facts.bought, facts.paid, facts.price
+            );
             let item = facts.item.to_string();
             self.decisions.push(DecisionMark {
                 place: decision_place(event.sale_no, "price_protection", &item, reservation),
@@ -387,7 +385,8 @@ impl Fold {
             }
             "sale.stock_changed" => return self.stock_changed(event, facts, report),
             "sale.wave" => return self.wave(event, facts, report),
-            "sale.price_changed" => return self.price_changed(event, facts, report),
+            "sale.price_changed" => return price_changed(sale, event, facts, report),
+            // They move nothing and decide nothing.
             "sale.attempts" => return,
             _ => {
                 return report.add(
@@ -404,69 +403,63 @@ impl Fold {
             report.add(Code::EventUnfit, detail);
         }
         sale.state = to;
-        let sign = match event.kind {
-            "sale.opened" => 1,
-            "sale.unpublished" => -1,
-            _ => return,
-        };
-        sale.release(&facts.units, sign);
-        let of_sale = |reservation: &Reservation| reservation.sale_no == event.sale_no;
-        if event.kind == "sale.unpublished" && self.reservations.iter().any(of_sale) {
-            let detail = format!(
-                "event {} (sale.unpublished): something was reserved before",
-                event.serial
-            );
-            report.add(Code::EventUnfit, detail);
+        match event.kind {
+            "sale.opened" => sale.release(&facts.units, 1),
+            "sale.unpublished" => {
+                sale.release(&facts.units, -1);
+                if sale.items.iter().any(|item| item.available != 0) {
+                    let detail = format!(
+                        "event {} (sale.unpublished) leaves units of sale {} available",
+                        event.serial, event.sale_no
+                    );
+                    report.add(Code::EventUnfit, detail);
+                }
+                // Ascending by serial, and sales mixed: a look at all, for what a person does once or twice.
+                let was_reserved = self.reservations.iter();
+                if was_reserved
+                    .map(|known| known.sale_no)
+                    .any(|sale_no| sale_no == event.sale_no)
+                {
+                    let detail = format!(
+                        "event {} (sale.unpublished): something of sale {} was reserved",
+                        event.serial, event.sale_no
+                    );
+                    report.add(Code::EventUnfit, detail);
+                }
+            }
+            _ => {}
         }
     }
 
     fn wave(&mut self, event: &Event<'_>, facts: &Facts, report: &mut Report) {
-        let Some(sale) = self.sales.get_mut(&event.sale_no) else {
-            return;
-        };
-        sale.release(&facts.units, 1);
-        sale.must_be(&["published", "open", "paused"], event, report);
         let [(item, units)] = facts.units[..] else {
-            let detail = format!("event {} (sale.wave) is not of one item", event.serial);
+            let detail = format!("event {} (sale.wave) names no item", event.serial);
             return report.add(Code::Damaged, detail);
         };
-        if let Some(reference) = event.reference {
-            let detail = format!("{{\"item\":{item},\"units\":{units}}}");
-            self.decisions.push(DecisionMark {
-                place: decision_place(event.sale_no, "wave", reference, u64::from(item)),
-                content: decision_content("done", None, Some(&detail)),
-                serial: event.serial,
-            });
+        let Some(account) = self.account(event.sale_no, item) else {
+            let detail = format!("event {}: no item {item} of its sale", event.serial);
+            return report.add(Code::SaleMissing, detail);
+        };
+        account.unreleased -= i64::from(units);
+        account.available += i64::from(units);
+        if account.unreleased < 0 {
+            let detail = format!(
+                "event {} (sale.wave) releases {units} units of item {item} of sale {}, {} more than there were",
+                event.serial, event.sale_no, -account.unreleased
+            );
+            report.add(Code::EventUnfit, detail);
         }
-    }
-
-    /// The plan goes on with the new price.
-    fn price_changed(&mut self, event: &Event<'_>, facts: &Facts, report: &mut Report) {
-        let Some(sale) = self.sales.get_mut(&event.sale_no) else {
+        // By hand and without a key it may come again.
+        let Some(reference) = event.reference else {
             return;
         };
-        sale.must_be(&["paused"], event, report);
-        let plan = serde_json::from_str::<SaleDefinition>(&sale.definition).ok();
-        let price = facts.to.as_i64().map(Money);
-        let Some((mut plan, price)) = plan.zip(price) else {
-            let detail = format!("event {} (sale.price_changed) cannot be read", event.serial);
-            return report.add(Code::Damaged, detail);
-        };
-        match plan.items.get_mut(usize::from(facts.item)) {
-            Some(item) if item.sale_price_minor == Money(facts.from) => {
-                item.sale_price_minor = price;
-            }
-            Some(_) | None => {
-                let detail = format!(
-                    "event {} (sale.price_changed): item {} was not sold at {}",
-                    event.serial, facts.item, facts.from
-                );
-                report.add(Code::EventUnfit, detail);
-            }
-        }
-        if let Ok(definition) = serde_json::to_string(&plan) {
-            sale.definition = definition;
-        }
+        let detail = format!("{{\"item\":{item},\"units\":{units}}}");
+        let place = decision_place(event.sale_no, "wave", reference, item.into());
+        self.decisions.push(DecisionMark {
+            place,
+            content: decision_content("done", None, Some(&detail)),
+            serial: event.serial,
+        });
     }
 
     fn stock_changed(&mut self, event: &Event<'_>, facts: &Facts, report: &mut Report) {
@@ -509,6 +502,7 @@ impl Fold {
         let fold = SaleFold {
             state: "draft",
             definition: definition.to_owned(),
+            is_repriced: false,
             is_retired: false,
             items: plan.items.iter().map(account).collect(),
         };
@@ -520,6 +514,107 @@ impl Fold {
             .get_mut(&sale_no)?
             .items
             .get_mut(usize::from(item))
+    }
+}
+
+impl SaleFold {
+    /// Units leave what is unreleased (`sign` 1), or come back to it (-1).
+    fn release(&mut self, units: &[(u16, u32)], sign: i64) {
+        for (item, units) in units {
+            if let Some(account) = self.items.get_mut(usize::from(*item)) {
+                account.unreleased -= sign * i64::from(*units);
+                account.available += sign * i64::from(*units);
+            }
+        }
+    }
+
+    /// Whether a stored plan is what the events made it.
+    pub fn is_planned_as(&self, stored: &str) -> bool {
+        if self.definition == stored {
+            return true;
+        }
+        let parsed = |text| serde_json::from_str::<serde_json::Value>(text).ok();
+        self.is_repriced
+            && parsed(stored).is_some_and(|plan| Some(plan) == parsed(&self.definition))
+    }
+}
+
+/// Another price in the plan, which has to be the one that it says was there.
+fn price_changed(sale: &mut SaleFold, event: &Event<'_>, facts: &Facts, report: &mut Report) {
+    let mut plan: serde_json::Value = serde_json::from_str(&sale.definition).unwrap_or_default();
+    let place = usize::from(facts.item);
+    let price = plan
+        .get_mut("items")
+        .and_then(|items| items.get_mut(place))
+        .and_then(|item| item.get_mut("sale_price_minor"));
+    let is_fit = sale.state == "paused" && price.as_deref() == Some(&facts.from);
+    if !is_fit {
+        let detail = format!(
+            "event {} (sale.price_changed) does not fit sale {}, which was {} then, or its price",
+            event.serial, event.sale_no, sale.state
+        );
+        report.add(Code::EventUnfit, detail);
+    }
+    if let Some(price) = price {
+        *price = facts.to.clone();
+        sale.definition = plan.to_string();
+        sale.is_repriced = true;
+    }
+}
+
+fn extend(reservation: &mut Reservation, event: &Event<'_>, facts: &Facts, report: &mut Report) {
+    let is_fit = reservation.folded_extension.is_none() && facts.until > reservation.expires_ms;
+    if !is_fit {
+        let detail = format!(
+            "event {} extends {} once more, or to a time before its own",
+            event.serial,
+            reservation.name()
+        );
+        report.add(Code::EventUnfit, detail);
+    }
+    reservation.folded_extension = Some(facts.until);
+}
+
+/// What an event tells of its reservation beside what it changes: the state that it stays in, refunds so far.
+/// Events of older programs do not tell it.
+fn check_told(reservation: &Reservation, event: &Event<'_>, facts: &Facts, report: &mut Report) {
+    let state = state_word(reservation.folded_state);
+    let is_state = facts.state.as_ref().is_none_or(|told| told == state);
+    let is_refunded = facts.refunded.as_ref().is_none_or(|told| {
+        reservation.lines().all(|line| {
+            let of_line = told.iter().find(|(item, _)| *item == line.item);
+            of_line.map_or(0, |(_, units)| *units) == line.folded_refunded
+        })
+    });
+    if !is_state || !is_refunded {
+        let detail = format!(
+            "event {} ({}) tells another state or other refunds of {} than there were",
+            event.serial,
+            event.kind,
+            reservation.name()
+        );
+        report.add(Code::EventUnfit, detail);
+    }
+}
+
+/// Money is due for units that the buyer still has, and only where the price fell.
+fn check_protection(
+    reservation: &Reservation,
+    event: &Event<'_>,
+    facts: &Facts,
+    report: &mut Report,
+) {
+    let line = reservation.lines().find(|line| line.item == facts.item);
+    let kept = line.map_or(0, |line| line.units.saturating_sub(line.folded_refunded));
+    if facts.bought == 0 || facts.bought > kept || facts.price >= facts.paid {
+        let detail = format!(
+            "event {} pays back for {} units of item {} of {}, which has {kept}, or at no lower price",
+            event.serial,
+            facts.bought,
+            facts.item,
+            reservation.name()
+        );
+        report.add(Code::EventUnfit, detail);
     }
 }
 

@@ -251,6 +251,8 @@ impl Walk<'_, '_> {
                 .collect(),
             payment: payment_hash(optional_text(row, 13)?),
             folded_payment: 0,
+            expires_ms: facts.expires_ms,
+            folded_extension: None,
         };
         self.walked.fold.reserve(reservation, self.report);
         Ok(())

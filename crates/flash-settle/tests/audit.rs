@@ -29,7 +29,7 @@ impl Sound {
             let drafted = Change::PutDraft {
                 definition: Box::new(definition(&format!("s-{sale_no}"), &[10, 10])),
             };
-            let mut changes = vec![drafted, Change::Publish, Change::Open];
+            let mut changes = vec![drafted, Change::Publish, open()];
             changes.extend((0..4).map(|number| reserve(number, &[(0, 1), (1, 1)])));
             let batch = shop.batch_of(sale_no, changes);
             let reserves: Vec<u64> = batch.entries[3..]
@@ -50,6 +50,7 @@ impl Sound {
                 Change::Release {
                     reservation: Serial(reserves[2]),
                     units: units.clone(),
+                    is_pooled: false,
                 },
             ];
             run(store.commit(shop.batch_of(sale_no, changes))).unwrap();
@@ -60,6 +61,7 @@ impl Sound {
                     restock: true,
                     units: deltas(&[(1, 1)]),
                     is_whole: false,
+                    refunded: deltas(&[(1, 1)]),
                 },
                 Change::ChangeStock {
                     item: ItemIndex(0),
@@ -384,10 +386,318 @@ fn what_is_no_store_is_told() {
     // A page of rubbish is damage, not an error.
     let damaged = sound.with("VACUUM; PRAGMA wal_checkpoint(TRUNCATE)");
     let file = damaged.join("stampede.db");
+    let page: i64 = Connection::open(&file)
+        .unwrap()
+        .query_row(
+            "SELECT rootpage FROM sqlite_schema WHERE name = 'reservation'",
+            [],
+            |row| row.get(0),
+        )
+        .unwrap();
+    let page = usize::try_from(page).unwrap();
     let mut bytes = std::fs::read(&file).unwrap();
-    for byte in &mut bytes[9 * 4096..10 * 4096] {
+    for byte in &mut bytes[(page - 1) * 4096..page * 4096] {
         *byte = 0xa5;
     }
     std::fs::write(&file, bytes).unwrap();
     found(&audit(&damaged).unwrap(), Code::Damaged);
+}
+
+/// A sale with waves, a new price, more time, protection and pooled units; paused in the end.
+fn storied() -> (Sound, [u64; 3]) {
+    let folder = TempDir::new().unwrap();
+    let (store, opened) = SqliteStore::open(&folder.path().join("sound")).unwrap();
+    let store = AnyStore::Sqlite(store);
+    let mut shop = Shop::new(1, opened);
+    let mut put = |changes: Vec<Change>| {
+        let batch = shop.batch_of(1, changes);
+        let first = batch.entries[0].serial;
+        run(store.commit(batch)).unwrap();
+        first
+    };
+    let plan = definition("s-1", &[10, 10]);
+    let drafted = || Change::PutDraft {
+        definition: Box::new(plan.clone()),
+    };
+    let held = || Change::Open {
+        held: deltas(&[(0, 6)]),
+    };
+    put(vec![drafted(), Change::Publish, held(), Change::Unpublish]);
+    put(vec![drafted(), Change::Publish, held()]);
+    let wave = |wave, units| Change::Wave {
+        item: ItemIndex(0),
+        wave,
+        due_at: Timestamp(1),
+        units,
+    };
+    put(vec![
+        wave(WaveRef::Planned(0), 3),
+        wave(WaveRef::Hand(IdempotencyKey::parse("w-1").ok()), 1),
+        wave(WaveRef::Hand(None), 1),
+    ]);
+    let units = || deltas(&[(0, 2)]);
+    let [bought, kept, pooled] = [0, 1, 2].map(|number| put(vec![reserve(number, &[(0, 2)])]));
+    put(vec![
+        Change::Extend {
+            reservation: kept,
+            expires_at: Timestamp(400_000),
+        },
+        Change::Confirm {
+            reservation: bought,
+            payment_ref: payment("p-0"),
+            is_late: false,
+            units: units(),
+        },
+        Change::Expire {
+            reservation: pooled,
+            units: units(),
+            is_pooled: true,
+        },
+        Change::CountAttempts {
+            from: Timestamp(10_000),
+            counts: Vec::new(),
+        },
+        Change::Pause,
+    ]);
+    let mut cheaper = plan.clone();
+    cheaper.items[0].sale_price_minor = Money(9_000);
+    put(vec![
+        Change::ChangePrice {
+            item: ItemIndex(0),
+            from: Money(9_900),
+            to: Money(9_000),
+            reason: "slip".into(),
+            definition: Box::new(cheaper),
+        },
+        Change::ProtectPrice {
+            reservation: bought,
+            item: ItemIndex(0),
+            units: 2,
+            paid_minor: Money(9_900),
+            price_minor: Money(9_000),
+            other: SaleId::parse("s-1").unwrap(),
+            state: ReservationState::Confirmed,
+            refunded: Deltas::new(),
+        },
+    ]);
+    run(store.close());
+    let serials = [bought, kept, pooled].map(|serial| serial.0);
+    let sound = Sound {
+        folder,
+        serials: serials.to_vec(),
+    };
+    (sound, serials)
+}
+
+#[test]
+fn a_storied_sale_is_ok() {
+    let (sound, _) = storied();
+    let report = sound.audit_with("");
+    assert!(report.ok, "{report}");
+    assert_eq!(
+        report.sales[0].items[0].units,
+        ItemUnits {
+            stock: 10,
+            unreleased: 3,
+            available: 3,
+            reserved: 2,
+            sold: 2
+        }
+    );
+}
+
+#[test]
+fn what_is_planted_in_a_storied_sale_is_named() {
+    let (sound, [bought, kept, pooled]) = storied();
+    // A copy of the event that is found by `which`, right behind all others, with `set` done to it.
+    let again = |which: &str, set: &str| {
+        format!(
+            "CREATE TEMP TABLE copied AS SELECT * FROM event WHERE {which} LIMIT 1; \
+             UPDATE copied SET serial = (SELECT max(serial) + 1 FROM event){set}; \
+             INSERT INTO event SELECT * FROM copied"
+        )
+    };
+    let planned = "reference = 'plan:0'";
+    let protected = "data LIKE '%protects%'";
+    let json = |path: &str, value: &str| format!("data = json_set(data, '{path}', {value})");
+    let cases: Vec<(&str, String, Code, &str)> = vec![
+        (
+            "a wave released twice",
+            again(planned, ""),
+            Code::EventUnfit,
+            "once more",
+        ),
+        (
+            "the counters after it",
+            format!(
+                "{}; UPDATE item SET unreleased_units = unreleased_units - 3, \
+                 available_units = available_units + 3 WHERE item_index = 0",
+                again(planned, "")
+            ),
+            Code::EventUnfit,
+            "plan:0",
+        ),
+        (
+            "a wave of more than there was",
+            again("reference IS NULL AND type = 'sale.wave'", ", data = '{\"units\":[[0,9]]}'"),
+            Code::EventUnfit,
+            "more than there were",
+        ),
+        (
+            "units too many",
+            "UPDATE item SET unreleased_units = unreleased_units + 1, \
+             available_units = available_units - 1 WHERE item_index = 0"
+                .into(),
+            Code::FoldMismatch,
+            "unreleased 4",
+        ),
+        (
+            "pooled units that were not",
+            format!(
+                "UPDATE event SET {} WHERE reservation = {pooled} AND type = 'reservation.expired'",
+                json("$.pooled", "json('false')")
+            ),
+            Code::FoldMismatch,
+            "unreleased 3",
+        ),
+        (
+            "a wave without its decision",
+            "DELETE FROM decision WHERE kind = 'wave' AND reference = 'hand:w-1'".into(),
+            Code::DecisionMissing,
+            "hand:w-1",
+        ),
+        (
+            "a decision on a wave that never was",
+            "INSERT INTO decision VALUES (1, 'wave', 'plan:7', 0, NULL, 'done', NULL)".into(),
+            Code::DecisionUnknown,
+            "plan:7",
+        ),
+        (
+            "an extension without event",
+            format!("INSERT INTO extension VALUES ({bought}, 400000)"),
+            Code::ReservationAltered,
+            "is extended to Some(400000)",
+        ),
+        (
+            "an extension of nothing",
+            "INSERT INTO extension VALUES (9, 400000)".into(),
+            Code::ReservationMissing,
+            "reservation 9",
+        ),
+        (
+            "an event without extension",
+            "DELETE FROM extension".into(),
+            Code::ReservationAltered,
+            "Some(400000)",
+        ),
+        (
+            "another extension than its event's",
+            format!("UPDATE extension SET expires_ms = 500000 WHERE serial = {kept}"),
+            Code::ReservationAltered,
+            "Some(500000)",
+        ),
+        (
+            "an extension to before",
+            format!(
+                "UPDATE event SET {} WHERE type = 'reservation.extended'; \
+                 UPDATE extension SET expires_ms = 302000",
+                json("$.until", "302000")
+            ),
+            Code::EventUnfit,
+            "to a time before",
+        ),
+        (
+            "extended twice",
+            again("type = 'reservation.extended'", ""),
+            Code::EventUnfit,
+            "once more",
+        ),
+        (
+            "a price that no event made",
+            "UPDATE sale SET definition = replace(definition, '9000', '8000')".into(),
+            Code::SaleAltered,
+            "its plan",
+        ),
+        (
+            "another word of a plan with a new price",
+            "UPDATE sale SET definition = replace(definition, 'thing', 'other')".into(),
+            Code::SaleAltered,
+            "its plan",
+        ),
+        (
+            "a new price from another one",
+            format!(
+                "UPDATE event SET {} WHERE type = 'sale.price_changed'",
+                json("$.from", "1")
+            ),
+            Code::EventUnfit,
+            "or its price",
+        ),
+        (
+            "a protection paid twice",
+            again(protected, ""),
+            Code::EventUnfit,
+            "once more",
+        ),
+        (
+            "a protection for more than was bought",
+            format!("UPDATE event SET {} WHERE {protected}", json("$.bought", "3")),
+            Code::EventUnfit,
+            "which has 2",
+        ),
+        (
+            "a protection without its decision",
+            "DELETE FROM decision WHERE kind = 'price_protection'".into(),
+            Code::DecisionMissing,
+            "refund_due",
+        ),
+        (
+            "a protection of another amount",
+            "UPDATE decision SET detail = replace(detail, '9000', '1') WHERE kind = 'price_protection'"
+                .into(),
+            Code::DecisionUnknown,
+            "price_protection",
+        ),
+        (
+            "another state told than there was",
+            format!("UPDATE event SET {} WHERE {protected}", json("$.state", "'expired'")),
+            Code::EventUnfit,
+            "another state",
+        ),
+        (
+            "unpublished after a reservation",
+            again("type = 'sale.unpublished'", ""),
+            Code::EventUnfit,
+            "was reserved",
+        ),
+    ];
+    for (name, sql, code, says) in cases {
+        let report = sound.audit_with(&sql);
+        let is_named = report
+            .findings
+            .iter()
+            .any(|finding| finding.code == code && finding.detail.contains(says));
+        assert!(
+            is_named,
+            "{name}: {code:?} with {says:?} is not in\n{report}"
+        );
+    }
+}
+
+#[test]
+fn a_store_of_version_1_is_audited_once_it_is_migrated() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("stampede.db");
+    Connection::open(&file)
+        .unwrap()
+        .execute_batch(include_str!("../../flash-store/tests/fixtures/v1.sql"))
+        .unwrap();
+    assert!(matches!(
+        audit(folder.path()),
+        Err(AuditError::OtherVersion { found: 1, .. })
+    ));
+    drop(reopen(folder.path()).unwrap());
+    let report = audit(folder.path()).unwrap();
+    assert!(report.ok, "{report}");
+    assert_eq!(report.counts.reservations, 7);
 }

@@ -317,15 +317,15 @@ impl Store for MemoryStore {
         };
         let events = state.events.iter();
         events
-            .filter(|(row, _)| !is_internal(&row.kind) && is_in(row))
+            .filter(|told| !is_internal(&told.row.kind) && is_in(&told.row))
             .take(limit)
-            .map(|event| state.told(event))
+            .map(|told| state.told(told))
             .collect()
     }
 
     async fn attempts(&self, sale_no: SaleNo) -> Result<Vec<AttemptsRow>, ReadError> {
         let state = self.state.lock();
-        let events = state.events.iter().map(|(row, _)| row);
+        let events = state.events.iter().map(|told| &told.row);
         events
             .filter(|row| row.sale_no == sale_no && row.kind == ATTEMPTS)
             .map(|row| attempts_of(row.data.as_deref().unwrap_or_default()).map_err(ReadError))
@@ -335,8 +335,8 @@ impl Store for MemoryStore {
     async fn last_places(&self) -> Result<Vec<(SaleNo, EventPlace)>, ReadError> {
         let state = self.state.lock();
         let mut last = std::collections::BTreeMap::new();
-        for (row, _) in &state.events {
-            last.insert(row.sale_no, row.place);
+        for told in &state.events {
+            last.insert(told.row.sale_no, told.row.place);
         }
         Ok(last.into_iter().collect())
     }
@@ -350,8 +350,8 @@ impl Store for MemoryStore {
         let state = self.state.lock();
         let after = Serial(page.after.0.saturating_add(1));
         let updated: Option<std::collections::HashSet<Serial>> = filter.updated_after.map(|time| {
-            let events = state.events.iter().filter(|(row, _)| row.at > time);
-            events.filter_map(|(_, serial)| *serial).collect()
+            let events = state.events.iter().filter(|told| told.batch_at > time);
+            events.filter_map(|told| told.of).collect()
         });
         Ok(state
             .reservations

@@ -141,7 +141,7 @@ pub struct EventRow {
     pub kind: String,
     /// When.
     pub at: Timestamp,
-    /// The reservation that it is about, as it stood after it.
+    /// The reservation that it is about, as it stood after it; but for `restocked_units`, which are those of now.
     pub reservation: Option<ReservationRow>,
     /// The reference that it answered: of a payment, a refund, a command.
     pub reference: Option<String>,

@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
-use flash_types::{ItemIndex, PaymentRef, ReservationState, Serial, Timestamp};
+use flash_types::{
+    ItemIndex, Money, PaymentRef, ReservationState, SaleDefinition, SaleNo, Serial, Timestamp,
+};
 use serde::Deserialize;
 use smallvec::SmallVec;
 
@@ -422,8 +424,9 @@ fn attempts(from: Timestamp, counts: &[AttemptCount]) -> String {
         let item = count.item.map_or("null".into(), |item| item.0.to_string());
         let _ = write!(
             text,
-            "{comma}[{item},\"{}\",{}]",
-            count.outcome, count.attempts
+            "{comma}[{item},{},{}]",
+            json(&count.outcome),
+            count.attempts
         );
     }
     text.push_str("]}");
@@ -456,6 +459,7 @@ pub fn attempts_of(data: &str) -> Result<AttemptsRow, String> {
 
 /// The reservation of an event as it stood after it, from the row as it stands now. What never changes is taken from the
 /// row; the rest is told by the event: its type and its facts. `expires_at` is that of the reservation when it was made.
+/// `restocked_units` are told by no event: they stay those of now.
 ///
 /// # Errors
 /// Facts that cannot be read.
@@ -507,9 +511,31 @@ pub fn as_it_stood(
                 .flatten()
                 .find(|(item, _)| *item == line.item.0);
             line.refunded_units = of_line.map_or(0, |(_, units)| *units);
+        } else if facts.whole {
+            line.refunded_units = line.units;
         }
     }
     Ok(row)
+}
+
+/// A plan with another price of an item; `None` where it has no such item, or not at this price.
+pub fn with_price(
+    mut definition: Box<SaleDefinition>,
+    item: ItemIndex,
+    from: Money,
+    to: Money,
+) -> Option<Box<SaleDefinition>> {
+    let planned = definition.items.get_mut(usize::from(item.0));
+    let planned = planned.filter(|planned| planned.sale_price_minor == from)?;
+    planned.sale_price_minor = to;
+    Some(definition)
+}
+
+pub fn price_does_not_fit(sale_no: SaleNo, item: ItemIndex) -> String {
+    format!(
+        "the new plan of sale {} is not the stored one with another price of item {}",
+        sale_no.0, item.0
+    )
 }
 
 pub fn refused(is_expired: bool) -> DecisionKind {

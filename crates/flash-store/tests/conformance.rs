@@ -3,42 +3,12 @@
 
 mod common;
 
+use common::subject::*;
 use common::*;
 use flash_store::*;
 use flash_types::*;
 use proptest::prelude::*;
 use tempfile::TempDir;
-
-/// A store that can be restarted.
-enum Subject {
-    Sqlite(TempDir),
-    Memory(MemoryStore),
-}
-
-impl Subject {
-    fn all() -> [Self; 2] {
-        [
-            Self::Sqlite(TempDir::new().unwrap()),
-            Self::Memory(MemoryStore::new()),
-        ]
-    }
-
-    fn start(&self) -> (AnyStore, Opened, Collected) {
-        let (store, opened) = match self {
-            Self::Sqlite(dir) => {
-                let (store, opened) = SqliteStore::open(&dir.path().join("data")).unwrap();
-                (AnyStore::Sqlite(store), opened)
-            }
-            Self::Memory(store) => (AnyStore::Memory(store.clone()), store.opened().unwrap()),
-        };
-        let collected = collect(&store).unwrap();
-        (store, opened, collected)
-    }
-}
-
-fn commit(store: &AnyStore, batch: &Batch) -> Result<(), CommitError> {
-    run(store.commit(batch.clone())).map(drop)
-}
 
 #[test]
 fn every_change_is_read_back() {
@@ -477,14 +447,24 @@ fn folded(entries: &[(u64, Entry)], sale: &SaleRow) -> Vec<ItemUnits> {
             });
             items = drafted.collect();
         }
-        if entry.change == open() {
+        if let Change::Open { held } = &entry.change {
+            for (index, item) in items.iter_mut().enumerate() {
+                let held = held.iter().find(|delta| usize::from(delta.item.0) == index);
+                let stays = held.map_or(0, |delta| u64::from(delta.units));
+                let units = item.unreleased.saturating_sub(stays);
+                item.available += units;
+                item.unreleased -= units;
+            }
+        }
+        if entry.change == Change::Unpublish {
             for item in &mut items {
-                item.available += std::mem::take(&mut item.unreleased);
+                item.unreleased += std::mem::take(&mut item.available);
             }
         }
         for (item, step) in entry.change.moves() {
             let units = &mut items[usize::from(item.0)];
             units.stock = units.stock.strict_add_signed(step.stock);
+            units.unreleased = units.unreleased.strict_add_signed(step.unreleased);
             units.available = units.available.strict_add_signed(step.available);
             units.reserved = units.reserved.strict_add_signed(step.reserved);
             units.sold = units.sold.strict_add_signed(step.sold);
@@ -515,6 +495,20 @@ proptest! {
             let expected = collect(&AnyStore::Memory(memory.clone())).unwrap();
             let (again, _, collected) = sqlite.start();
             prop_assert_eq!(&collected, &expected, "round {}", round);
+            let memory_any = AnyStore::Memory(memory.clone());
+            prop_assert_eq!(told(&again, 7), told(&memory_any, 1_000_000));
+            for sale in &collected.sales {
+                let attempts = run(again.attempts(sale.sale_no)).unwrap();
+                prop_assert_eq!(attempts, run(memory.attempts(sale.sale_no)).unwrap());
+                let filter = ReservationFilter {
+                    updated_after: Some(Timestamp(1_000_000 + shop.next_batch as i64 - 6)),
+                    ..ReservationFilter::default()
+                };
+                let page = Page { after: Serial(0), limit: 1_000_000 };
+                let changed = run(again.reservations(sale.sale_no, filter, page)).unwrap();
+                prop_assert_eq!(changed, run(memory.reservations(sale.sale_no, filter, page)).unwrap());
+            }
+            prop_assert_eq!(run(again.last_places()).unwrap(), run(memory.last_places()).unwrap());
             let entries = memory.entries();
             for sale in &collected.sales {
                 let units: Vec<_> = sale.items.iter().map(|item| item.units).collect();

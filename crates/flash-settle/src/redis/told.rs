@@ -209,6 +209,8 @@ impl Told {
             more: more.collect(),
             payment: 0,
             folded_payment: 0,
+            expires_ms,
+            folded_extension: None,
         };
         let place = self.fold.reserve(reservation, report);
         self.marks.insert(place, mark);

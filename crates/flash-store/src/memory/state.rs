@@ -1,12 +1,14 @@
 //! The content of the memory store, and what each change does to it: the embedded store's conditions, in plain maps.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
 
 use flash_types::{ItemIndex, ItemUnits, ReservationState, SaleNo, SaleState, Serial, Timestamp};
 
 use super::MemoryFault;
-use crate::words::{DecisionWords, EventWords, as_it_stood, decision_words, stored_line};
+use crate::words::{
+    DecisionWords, EventWords, as_it_stood, decision_words, price_does_not_fit, stored_line,
+    with_price,
+};
 use crate::{
     AdminNote, Batch, Change, CommitError, Committed, Decision, DecisionRow, Delta, Deltas, Entry,
     EventPlace, EventRow, ItemMove, ItemRow, NotApplied, ReadError, ReservationRow, SaleRow,
@@ -18,7 +20,7 @@ pub enum Stopped {
     Fatal(String),
 }
 
-/// (sale, `payment` | `refund` | `stock_change`, reference, scope): as in the embedded store.
+/// (sale, kind, reference, scope): as in the embedded store.
 type DecisionKey = (SaleNo, &'static str, String, u64);
 
 /// Where a lane stands.
@@ -31,6 +33,15 @@ struct Tip {
 
 /// Where all lanes stand.
 pub struct Tips(BTreeMap<SaleNo, Tip>);
+
+/// An event; its reservation is put in when it is read.
+#[derive(Debug, Clone)]
+pub struct Told {
+    pub row: EventRow,
+    pub of: Option<Serial>,
+    /// When its batch was built.
+    pub batch_at: Timestamp,
+}
 
 #[derive(Debug, Clone, Default)]
 pub struct State {
@@ -45,8 +56,10 @@ pub struct State {
     pub decisions: BTreeMap<DecisionKey, DecisionRow>,
     pub notes: Vec<(u64, AdminNote)>,
     pub entries: Vec<(u64, Entry)>,
-    /// Ascending; the reservation of each is put in when it is read.
-    pub events: Vec<(EventRow, Option<Serial>)>,
+    /// Ascending.
+    pub events: Vec<Told>,
+    /// Reservations that were given more time: until when they were kept before.
+    pub extended: BTreeMap<Serial, Timestamp>,
     pub faults: VecDeque<MemoryFault>,
     pub stopped: Option<Stopped>,
     pub broken_books: Option<String>,
@@ -170,16 +183,20 @@ impl State {
     }
 
     /// Keeps the event that a change is.
-    fn tell(&mut self, entry: &Entry, at: Timestamp, moved: &[Delta]) {
-        let words = if let Change::Reserve { key, .. } = &entry.change {
-            EventWords {
+    fn tell(&mut self, entry: &Entry, batch_at: Timestamp, moved: &[Delta]) {
+        let (words, at) = if let Change::Reserve {
+            key, created_at, ..
+        } = &entry.change
+        {
+            let words = EventWords {
                 kind: "reservation.reserved".into(),
                 reservation: Some(entry.serial),
                 reference: Some(key.as_str().to_owned()),
                 data: None,
-            }
+            };
+            (words, *created_at)
         } else if let Some(words) = EventWords::of(&entry.change, moved) {
-            words
+            (words, batch_at)
         } else {
             return;
         };
@@ -195,24 +212,25 @@ impl State {
             reference: words.reference,
             data: words.data,
         };
-        self.events.push((row, words.reservation));
+        self.events.push(Told {
+            row,
+            of: words.reservation,
+            batch_at,
+        });
     }
 
     /// An event with its reservation as it stood.
-    pub fn told(&self, (row, serial): &(EventRow, Option<Serial>)) -> Result<EventRow, ReadError> {
-        let mut row = row.clone();
-        if let Some(now) = serial.and_then(|serial| self.reservations.get(&serial)) {
+    pub fn told(&self, told: &Told) -> Result<EventRow, ReadError> {
+        let mut row = told.row.clone();
+        if let Some(now) = told.of.and_then(|serial| self.reservations.get(&serial)) {
             let words = EventWords {
                 kind: row.kind.clone().into(),
-                reservation: *serial,
+                reservation: told.of,
                 reference: row.reference.clone(),
                 data: row.data.clone(),
             };
-            let window = self
-                .sales
-                .get(&row.sale_no)
-                .map_or(0, |sale| sale.definition.payment_window_s);
-            let expires_at = now.created_at.plus(Duration::from_secs(window.into()));
+            let made_with = self.extended.get(&now.serial);
+            let expires_at = made_with.copied().unwrap_or(now.expires_at);
             row.reservation =
                 Some(as_it_stood(now.clone(), &words, expires_at).map_err(ReadError)?);
         }
@@ -272,8 +290,17 @@ impl State {
                     push_units(&mut moved_units, item.index, units);
                 }
             }
-            Change::ChangePrice { definition, .. } => {
+            Change::ChangePrice {
+                item,
+                from,
+                to,
+                definition,
+                reason: _,
+            } => {
                 let sale = self.sale(*sale_no)?;
+                let stored = Box::new(sale.definition.clone());
+                let is_fit = with_price(stored, *item, *from, *to).as_ref() == Some(definition);
+                must(is_fit, || price_does_not_fit(*sale_no, *item))?;
                 must(sale.state == SaleState::Paused, || {
                     format!("sale {} is not paused", sale_no.0)
                 })?;
@@ -290,7 +317,11 @@ impl State {
                 must(row.state == ReservationState::Reserved, || {
                     format!("reservation {} is not reserved", reservation.0)
                 })?;
-                row.expires_at = *expires_at;
+                let before = std::mem::replace(&mut row.expires_at, *expires_at);
+                let is_first = self.extended.insert(*reservation, before).is_none();
+                must(is_first && before < *expires_at, || {
+                    format!("reservation {} cannot be kept longer", reservation.0)
+                })?;
             }
             Change::Pause => self.move_sale(*sale_no, &[SaleState::Open], change)?,
             Change::Resume => self.move_sale(*sale_no, &[SaleState::Paused], change)?,
@@ -354,9 +385,16 @@ impl State {
                 let from = ReservationState::Reserved;
                 self.move_reservation(*sale_no, *reservation, from, units, change)?;
             }
-            Change::RefusePayment { reservation, .. }
-            | Change::ProtectPrice { reservation, .. } => {
-                self.reservation(*sale_no, *reservation)?;
+            Change::RefusePayment {
+                reservation, state, ..
+            }
+            | Change::ProtectPrice {
+                reservation, state, ..
+            } => {
+                let row = self.reservation(*sale_no, *reservation)?;
+                must(row.state == *state, || {
+                    format!("reservation {} is not {}", reservation.0, state.as_str())
+                })?;
             }
             Change::Refund {
                 reservation,

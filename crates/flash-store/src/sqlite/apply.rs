@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 
 use flash_types::{ItemIndex, ReservationState, SaleDefinition, SaleNo, Serial};
-use rusqlite::{Connection, Statement, params};
+use rusqlite::{Connection, OptionalExtension, Statement, params};
 
 use super::read::reservation_row;
 use super::sql;
 use crate::chain::{Canon, EventFacts, NoteFacts, ReservationFacts};
 use crate::words::{
-    DecisionWords, EventWords, decision_words, more_lines, more_stored_lines, state_code,
+    DecisionWords, EventWords, decision_words, more_lines, more_stored_lines, price_does_not_fit,
+    state_code, with_price,
 };
 use crate::{AdminNote, Batch, Change, Delta, Deltas, Entry, ItemMove, ReserveLine};
 
@@ -55,6 +56,7 @@ pub struct Writer<'c> {
     retire_sale: Statement<'c>,
     select_units: Statement<'c>,
     has_reservations: Statement<'c>,
+    select_definition: Statement<'c>,
     replan_sale: Statement<'c>,
     extend_reservation: Statement<'c>,
     move_item: Statement<'c>,
@@ -84,6 +86,7 @@ impl<'c> Writer<'c> {
             retire_sale: connection.prepare(sql::RETIRE_SALE)?,
             select_units: connection.prepare(sql::SELECT_UNITS)?,
             has_reservations: connection.prepare(sql::HAS_RESERVATIONS)?,
+            select_definition: connection.prepare(sql::SELECT_DEFINITION)?,
             replan_sale: connection.prepare(sql::REPLAN_SALE)?,
             extend_reservation: connection.prepare(sql::EXTEND_RESERVATION)?,
             move_item: connection.prepare(sql::MOVE_ITEM)?,
@@ -158,7 +161,18 @@ impl<'c> Writer<'c> {
                 self.move_sale(*sale_no, "published open paused", change)?;
                 released = self.take_items_back(*sale_no)?;
             }
-            Change::ChangePrice { definition, .. } => self.replan(*sale_no, definition)?,
+            Change::ChangePrice {
+                item,
+                from,
+                to,
+                definition,
+                reason: _,
+            } => {
+                let stored = self.stored_definition(*sale_no)?;
+                let is_fit = with_price(stored, *item, *from, *to).as_ref() == Some(definition);
+                must_be_one(usize::from(is_fit), || price_does_not_fit(*sale_no, *item))?;
+                self.replan(*sale_no, definition)?;
+            }
             Change::Extend {
                 reservation,
                 expires_at,
@@ -229,13 +243,19 @@ impl<'c> Writer<'c> {
                 ])?;
                 must_be_one(done, || does_not_fit(*reservation, change, from))?;
             }
-            Change::RefusePayment { reservation, .. }
-            | Change::ProtectPrice { reservation, .. } => {
-                let is_there = self
-                    .exists_reservation
-                    .exists(params![reservation.0.cast_signed(), sale_no.0])?;
+            Change::RefusePayment {
+                reservation, state, ..
+            }
+            | Change::ProtectPrice {
+                reservation, state, ..
+            } => {
+                let is_there = self.exists_reservation.exists(params![
+                    reservation.0.cast_signed(),
+                    sale_no.0,
+                    state_code(*state)
+                ])?;
                 must_be_one(usize::from(is_there), || {
-                    format!("reservation {} is not there", reservation.0)
+                    does_not_fit(*reservation, change, *state)
                 })?;
             }
             Change::Refund {
@@ -246,7 +266,11 @@ impl<'c> Writer<'c> {
                 refund_ref: _,
                 refunded: _,
             } => self.refund(*sale_no, *reservation, *restock, units, *is_whole)?,
-            Change::ChangeStock { .. } | Change::Wave { .. } | Change::CountAttempts { .. } => {}
+            // What nobody drafted could not be folded at the next start.
+            Change::CountAttempts { .. } => {
+                self.stored_definition(*sale_no)?;
+            }
+            Change::ChangeStock { .. } | Change::Wave { .. } => {}
         }
         self.add_moves(*sale_no, change);
         self.event(batch, entry, &released)?;
@@ -472,6 +496,18 @@ impl<'c> Writer<'c> {
         }
         self.flush_moves()?;
         Ok(taken)
+    }
+
+    fn stored_definition(&mut self, sale_no: SaleNo) -> Result<Box<SaleDefinition>, Failure> {
+        let text: Option<String> = self
+            .select_definition
+            .query_row([sale_no.0], |row| row.get(0))
+            .optional()?;
+        let Some(text) = text else {
+            return Err(Failure::Books(format!("sale {} is not there", sale_no.0)));
+        };
+        serde_json::from_str(&text)
+            .map_err(|error| Failure::Books(format!("sale {}: {error}", sale_no.0)))
     }
 
     /// Stores a paused sale's plan anew.

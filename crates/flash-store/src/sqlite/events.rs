@@ -1,5 +1,6 @@
 //! Reads of events, and of what was counted: on a thread of their own, since they may go over much of what is stored.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use flash_types::{SaleNo, Serial, Timestamp};
@@ -13,6 +14,25 @@ use crate::{AttemptsRow, EventPlace, EventRange, EventRow, ReadError, Reservatio
 
 /// The line of an embedded store is never broken.
 const GENERATION: u64 = 1;
+
+/// After ?1, of sale ?2 or of all, at most ?3.
+const RESERVED_PAGE: &str = "SELECT serial, sale_no, created_ms, idem_key FROM reservation \
+    WHERE serial > ?1 AND (?2 IS NULL OR sale_no = ?2) ORDER BY serial LIMIT ?3";
+
+/// The same of all other events.
+fn others_page() -> String {
+    format!(
+        "SELECT serial, sale_no, at_ms, type, reservation, reference, data FROM event \
+         WHERE serial > ?1 AND (?2 IS NULL OR sale_no = ?2) \
+         AND type NOT IN ('{DRAFTED}', '{RETIRED}', '{ATTEMPTS}') ORDER BY serial LIMIT ?3"
+    )
+}
+
+/// For the test that looks at how they are answered.
+#[cfg(test)]
+pub fn page_queries() -> [String; 2] {
+    [RESERVED_PAGE.to_owned(), others_page()]
+}
 
 /// A change as it is read, without its reservation.
 struct Told {
@@ -28,17 +48,31 @@ impl Queries {
             EventRange::OfSale(sale_no, after) => (Some(sale_no), after),
             EventRange::OfAll(after) => (None, after.map_or(EventPlace::default(), |(_, at)| at)),
         };
-        // No other line comes after this one.
-        if after.generation > GENERATION {
-            return Ok(Vec::new());
+        let mut after = match after.generation.cmp(&GENERATION) {
+            // No other line comes after this one, and none was before it.
+            Ordering::Greater => return Ok(Vec::new()),
+            Ordering::Less => 0,
+            Ordering::Equal => after.sequence,
+        };
+        // One moment for all that follows: an event must not be seen before the reservation that is its subject.
+        let moment = self.0.unchecked_transaction().map_err(failed)?;
+        if let Some(sale_no) = sale_no {
+            let Some(place) = self.sale_place(sale_no)? else {
+                return Ok(Vec::new());
+            };
+            let before = place.first_serial.cast_unsigned().saturating_sub(1);
+            after = after.max(before);
         }
-        let mut told = self.reserved(sale_no, after.sequence, limit)?;
-        told.extend(self.others(sale_no, after.sequence, limit)?);
+        let mut told = self.reserved(sale_no, after, limit)?;
+        told.extend(self.others(sale_no, after, limit)?);
         told.sort_unstable_by_key(|told| told.serial);
         told.truncate(limit);
-        told.into_iter()
+        let rows = told
+            .into_iter()
             .map(|told| self.with_reservation(told))
-            .collect()
+            .collect::<Result<Vec<_>, _>>()?;
+        moment.finish().map_err(failed)?;
+        Ok(rows)
     }
 
     fn reserved(
@@ -47,10 +81,8 @@ impl Queries {
         after: u64,
         limit: usize,
     ) -> Result<Vec<Told>, ReadError> {
-        let sql = "SELECT serial, sale_no, created_ms, idem_key FROM reservation \
-                   WHERE serial > ?1 AND (?2 IS NULL OR sale_no = ?2) ORDER BY serial LIMIT ?3";
         self.rows(
-            sql,
+            RESERVED_PAGE,
             page(
                 &sale_no_value(sale_no),
                 &after_value(after),
@@ -79,13 +111,8 @@ impl Queries {
         after: u64,
         limit: usize,
     ) -> Result<Vec<Told>, ReadError> {
-        let sql = format!(
-            "SELECT serial, sale_no, at_ms, type, reservation, reference, data FROM event \
-             WHERE serial > ?1 AND (?2 IS NULL OR sale_no = ?2) \
-             AND type NOT IN ('{DRAFTED}', '{RETIRED}', '{ATTEMPTS}') ORDER BY serial LIMIT ?3"
-        );
         self.rows(
-            &sql,
+            &others_page(),
             page(
                 &sale_no_value(sale_no),
                 &after_value(after),
@@ -149,6 +176,7 @@ impl Queries {
     }
 
     pub fn last_places(&self) -> Result<Vec<(SaleNo, EventPlace)>, ReadError> {
+        let moment = self.0.unchecked_transaction().map_err(failed)?;
         let mut last: BTreeMap<SaleNo, u64> = BTreeMap::new();
         for table in ["reservation", "event"] {
             let sql = format!("SELECT sale_no, max(serial) FROM {table} GROUP BY sale_no");
@@ -160,6 +188,7 @@ impl Queries {
                 *known = serial.max(*known);
             }
         }
+        moment.finish().map_err(failed)?;
         let places = last.into_iter().map(|(sale_no, sequence)| {
             let place = EventPlace {
                 generation: GENERATION,
@@ -169,6 +198,11 @@ impl Queries {
         });
         Ok(places.collect())
     }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is used in map_err")]
+fn failed(error: rusqlite::Error) -> ReadError {
+    ReadError(error.to_string())
 }
 
 fn event(row: &Row<'_>) -> Result<Told, String> {

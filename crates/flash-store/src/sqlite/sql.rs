@@ -14,7 +14,8 @@ pub const SELECT_RESERVATION: &str = "SELECT serial, sale_no, buyer, idem_key, s
     FROM reservation WHERE serial = ?1";
 pub const REFUND_RESERVATION: &str = "UPDATE reservation SET state = ?2, refunded_units = ?3, restocked_units = ?4, \
     more_lines = ?5 WHERE serial = ?1";
-pub const EXISTS_RESERVATION: &str = "SELECT 1 FROM reservation WHERE serial = ?1 AND sale_no = ?2";
+pub const EXISTS_RESERVATION: &str =
+    "SELECT 1 FROM reservation WHERE serial = ?1 AND sale_no = ?2 AND state = ?3";
 
 pub const INSERT_EVENT: &str = "INSERT INTO event VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
 pub const INSERT_DECISION: &str = "INSERT INTO decision VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
@@ -37,6 +38,7 @@ pub const SELECT_UNITS: &str = "SELECT item_index, unreleased_units, available_u
 /// Nothing of a sale lies before its first serial.
 pub const HAS_RESERVATIONS: &str = "SELECT 1 FROM reservation WHERE sale_no = ?1 \
     AND serial >= (SELECT first_serial FROM sale WHERE sale_no = ?1) LIMIT 1";
+pub const SELECT_DEFINITION: &str = "SELECT definition FROM sale WHERE sale_no = ?1";
 pub const REPLAN_SALE: &str =
     "UPDATE sale SET definition = ?2 WHERE sale_no = ?1 AND state = 'paused'";
 /// Once: a second extension finds its row there. The reservation itself stays as the chain has it.

@@ -5,14 +5,16 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::folder::{Acked, Paths};
-use super::schema::{Migration, Plan, SCHEMA, open_for_writing};
+use super::schema::{Migration, Plan, SCHEMA, SCHEMA_VERSION, open_for_writing};
 use super::writer::Committer;
 use super::{SqliteStore, last_batch, lost};
 use crate::{AdminNote, Batch, Change, CommitError, Entry, NotApplied, OpenError};
 
-/// From the only version there is to one that only this test knows.
+/// One that only this test knows.
+const NEXT_VERSION: i64 = SCHEMA_VERSION + 1;
+/// From the version of this program to it.
 const NEXT: &[Migration] = &[Migration {
-    from: 1,
+    from: SCHEMA_VERSION,
     sql: "CREATE TABLE place (name TEXT) STRICT",
 }];
 
@@ -22,7 +24,7 @@ fn an_older_store_is_migrated_and_kept() {
     let (store, opened) = SqliteStore::open(folder.path()).unwrap();
     assert_eq!(opened.epoch, 1);
     drop(store);
-    let (store, opened) = SqliteStore::open_as(folder.path(), NEXT, 2).unwrap();
+    let (store, opened) = SqliteStore::open_as(folder.path(), NEXT, NEXT_VERSION).unwrap();
     assert_eq!(opened.epoch, 2);
     drop(store);
     let read = |file: &str| {
@@ -35,16 +37,17 @@ fn an_older_store_is_migrated_and_kept() {
             .unwrap();
         (version, starts)
     };
-    assert_eq!(read("stampede.db"), (2, 2));
-    assert_eq!(read("stampede.db.v1.bak"), (1, 1));
+    assert_eq!(read("stampede.db"), (NEXT_VERSION, 2));
+    let copy = format!("stampede.db.v{SCHEMA_VERSION}.bak");
+    assert_eq!(read(&copy), (SCHEMA_VERSION, 1));
     // Now it is newer than this program.
     let newer = SqliteStore::open(folder.path()).map(|_| ());
     assert!(
         matches!(
             newer,
             Err(OpenError::Newer {
-                found: 2,
-                known: 1,
+                found: NEXT_VERSION,
+                known: SCHEMA_VERSION,
                 ..
             })
         ),
@@ -53,16 +56,43 @@ fn an_older_store_is_migrated_and_kept() {
 }
 
 #[test]
+fn pages_go_by_the_primary_key() {
+    let folder = TempDir::new().unwrap();
+    let (store, _) = SqliteStore::open(folder.path()).unwrap();
+    drop(store);
+    let connection = Connection::open(folder.path().join("stampede.db")).unwrap();
+    for sql in super::events::page_queries() {
+        let plan: Vec<String> = connection
+            .prepare(&format!("EXPLAIN QUERY PLAN {sql}"))
+            .unwrap()
+            .query_map([0, 1, 10], |row| row.get(3))
+            .unwrap()
+            .collect::<Result<_, _>>()
+            .unwrap();
+        assert!(
+            plan.len() == 1 && plan[0].contains("USING INTEGER PRIMARY KEY (rowid>?)"),
+            "{plan:?}"
+        );
+    }
+}
+
+#[test]
 fn a_failed_migration_leaves_the_store_as_it_was() {
     let folder = TempDir::new().unwrap();
     drop(SqliteStore::open(folder.path()).unwrap());
     let broken = &[Migration {
-        from: 1,
+        from: SCHEMA_VERSION,
         sql: "DROP TABLE retired_key; SELECT nonsense",
     }];
-    let failed = SqliteStore::open_as(folder.path(), broken, 2).map(|_| ());
+    let failed = SqliteStore::open_as(folder.path(), broken, NEXT_VERSION).map(|_| ());
     assert!(
-        matches!(failed, Err(OpenError::Migration { from: 1, .. })),
+        matches!(
+            failed,
+            Err(OpenError::Migration {
+                from: SCHEMA_VERSION,
+                ..
+            })
+        ),
         "{failed:?}"
     );
     let (_, opened) = SqliteStore::open(folder.path()).unwrap();
@@ -115,7 +145,7 @@ fn a_full_disk_refuses_and_recovers() {
     let folder = TempDir::new().unwrap();
     let paths = Paths::of(folder.path());
     let plan = Plan {
-        version: 1,
+        version: SCHEMA_VERSION,
         migrations: &[],
         may_create: true,
     };

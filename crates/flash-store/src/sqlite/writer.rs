@@ -34,6 +34,8 @@ const INDEX_STEP_BATCHES: u64 = 16;
 const ROOM_BYTES_MIN: u64 = 128 << 10;
 /// Room that a new reservation may take in the log.
 const RESERVE_BYTES: u64 = 400;
+/// Room that one count of tries may take in the log.
+const ATTEMPT_BYTES: u64 = 64;
 /// Room that any other change may take in the log: the pages of its reservation and its decision.
 const CHANGE_BYTES: u64 = 8 << 10;
 
@@ -259,15 +261,16 @@ impl<'c> Committer<'c> {
             .iter()
             .map(|entry| match &entry.change {
                 Change::Reserve { lines, .. } => RESERVE_BYTES * lines.len() as u64,
-                Change::PutDraft { definition } => {
+                Change::PutDraft { definition } | Change::ChangePrice { definition, .. } => {
                     CHANGE_BYTES + 1_024 * definition.items.len() as u64
+                }
+                Change::CountAttempts { counts, .. } => {
+                    CHANGE_BYTES + ATTEMPT_BYTES * counts.len() as u64
                 }
                 Change::Publish
                 | Change::Open { .. }
                 | Change::Unpublish
-                | Change::ChangePrice { .. }
                 | Change::Wave { .. }
-                | Change::CountAttempts { .. }
                 | Change::ProtectPrice { .. }
                 | Change::Extend { .. }
                 | Change::Pause

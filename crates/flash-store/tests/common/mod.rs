@@ -5,6 +5,7 @@
 pub mod model;
 pub mod random;
 pub mod redis;
+pub mod subject;
 
 use std::path::Path;
 use std::process::Command;
@@ -119,13 +120,6 @@ pub fn definition(name: &str, stock: &[u32]) -> SaleDefinition {
     }
 }
 
-/// An opening that holds nothing back.
-pub fn open() -> Change {
-    Change::Open {
-        held: Deltas::new(),
-    }
-}
-
 pub fn reserve(number: u64, lines: &[(u16, u32)]) -> Change {
     Change::Reserve {
         buyer: BuyerId::parse(&format!("buyer-{}", number % 7)).unwrap(),
@@ -153,6 +147,13 @@ pub fn deltas(units: &[(u16, u32)]) -> Deltas {
         .collect()
 }
 
+/// Opens a sale, nothing held back.
+pub fn open() -> Change {
+    Change::Open {
+        held: Deltas::new(),
+    }
+}
+
 pub fn payment(text: &str) -> PaymentRef {
     PaymentRef::parse(text).unwrap()
 }
@@ -165,16 +166,19 @@ struct Known {
     state: ReservationState,
     lines: Vec<(u16, u32)>,
     refunded: Vec<u32>,
+    is_extended: bool,
+    /// Items whose price was protected.
+    protected: Vec<u16>,
 }
 
 impl Known {
-    fn refunded(&self) -> Deltas {
+    fn refunded_so_far(&self) -> Deltas {
         let lines = self.lines.iter().zip(&self.refunded);
-        let refunded = lines.filter(|(_, units)| **units > 0);
+        let refunded = lines.filter(|(_, refunded)| **refunded > 0);
         refunded
-            .map(|((item, _), units)| Delta {
+            .map(|((item, _), refunded)| Delta {
                 item: ItemIndex(*item),
-                units: *units,
+                units: *refunded,
             })
             .collect()
     }
@@ -186,6 +190,10 @@ struct KnownSale {
     is_retired: bool,
     unreleased: Vec<u32>,
     available: Vec<u32>,
+    definition: SaleDefinition,
+    /// Waves by hand and from the plan so far.
+    waves: u16,
+    has_reservations: bool,
 }
 
 /// Makes valid batches from a seed.
@@ -271,12 +279,17 @@ impl Shop {
     }
 
     fn change(&mut self, serial: u64) -> Option<(u32, Change)> {
-        match self.below(20) {
+        match self.below(27) {
             0 => self.draft(),
             1 | 2 => self.sale_step(),
             3..=9 => self.reserve(serial),
             10..=16 => self.reservation_step(),
             17 | 18 => self.stock_change(),
+            19 | 20 => self.wave(),
+            21 => self.unpublish(),
+            22 => self.price_change(),
+            23 => self.attempts(),
+            24 | 25 => self.extend_or_protect(),
             _ => Some((
                 0,
                 Change::Note(AdminNote {
@@ -295,11 +308,14 @@ impl Shop {
         let stock: Vec<u32> = (0..1 + self.below(3))
             .map(|_| self.below(40) as u32)
             .collect();
-        let known = KnownSale {
+        let known = |index: usize| KnownSale {
             state: SaleState::Draft,
             is_retired: false,
             available: vec![0; stock.len()],
             unreleased: stock.clone(),
+            definition: definition(&format!("s-{}", index + 1), &stock),
+            waves: 0,
+            has_reservations: false,
         };
         let drafted = self
             .sales
@@ -307,16 +323,20 @@ impl Shop {
             .position(|sale| sale.state == SaleState::Draft);
         let index = match drafted {
             Some(index) if self.below(2) == 0 => {
-                self.sales[index] = known;
+                let waves = self.sales[index].waves;
+                self.sales[index] = KnownSale {
+                    waves,
+                    ..known(index)
+                };
                 index
             }
             _ if self.sales.len() < 4 => {
-                self.sales.push(known);
+                self.sales.push(known(self.sales.len()));
                 self.sales.len() - 1
             }
             _ => return None,
         };
-        let definition = Box::new(definition(&format!("s-{}", index + 1), &stock));
+        let definition = Box::new(self.sales[index].definition.clone());
         Some((index as u32 + 1, Change::PutDraft { definition }))
     }
 
@@ -326,14 +346,24 @@ impl Shop {
         }
         let index = self.below(self.sales.len());
         let roll = self.below(6);
+        let held_below = 1 + self.below(8) as u32;
         let sale = &mut self.sales[index];
         let change = match (sale.state, roll) {
             (SaleState::Draft, _) => Change::Publish,
             (SaleState::Published, 1..) => {
-                for (available, unreleased) in sale.available.iter_mut().zip(&mut sale.unreleased) {
-                    *available += std::mem::take(unreleased);
+                let mut held = Deltas::new();
+                for (item, unreleased) in sale.unreleased.iter_mut().enumerate() {
+                    let stays = (*unreleased).min(held_below - 1);
+                    sale.available[item] += std::mem::replace(unreleased, stays) - stays;
+                    // More than there are: all stay.
+                    if held_below > 1 {
+                        held.push(Delta {
+                            item: ItemIndex(item as u16),
+                            units: held_below - 1,
+                        });
+                    }
                 }
-                open()
+                Change::Open { held }
             }
             (SaleState::Open, 1 | 2) => Change::Pause,
             (SaleState::Open, 3) if sale.available.len() == 3 => Change::Freeze {
@@ -376,7 +406,10 @@ impl Shop {
             return None;
         }
         let change = reserve(serial, &lines);
+        self.sales[index].has_reservations = true;
         self.reservations.push(Known {
+            is_extended: false,
+            protected: Vec::new(),
             serial,
             sale_no: index as u32 + 1,
             state: ReservationState::Reserved,
@@ -395,15 +428,18 @@ impl Shop {
         let payment_ref = payment(&self.reference("pay"));
         let refund_ref = RefundRef::parse(&self.reference("refund")).ok();
         let restock = self.below(2) == 0;
+        let is_pooled = self.below(3) == 0;
         let known = &mut self.reservations[place];
-        let available = &mut self.sales[known.sale_no as usize - 1].available;
+        let sale = &mut self.sales[known.sale_no as usize - 1];
+        let (available, unreleased) = (&mut sale.available, &mut sale.unreleased);
         let reservation = Serial(known.serial);
         let units = deltas(&known.lines);
-        let give_back = |available: &mut Vec<u32>| {
+        let give_back = |to: &mut Vec<u32>| {
             for delta in &units {
-                available[usize::from(delta.item.0)] += delta.units;
+                to[usize::from(delta.item.0)] += delta.units;
             }
         };
+        let refunded = known.refunded_so_far();
         let change = match (known.state, roll) {
             (ReservationState::Reserved, 0 | 1) => Change::Confirm {
                 reservation,
@@ -412,19 +448,19 @@ impl Shop {
                 units,
             },
             (ReservationState::Reserved, 2) => {
-                give_back(available);
+                give_back(if is_pooled { unreleased } else { available });
                 Change::Release {
                     reservation,
                     units,
-                    is_pooled: false,
+                    is_pooled,
                 }
             }
             (ReservationState::Reserved, _) => {
-                give_back(available);
+                give_back(if is_pooled { unreleased } else { available });
                 Change::Expire {
                     reservation,
                     units,
-                    is_pooled: false,
+                    is_pooled,
                 }
             }
             (ReservationState::Expired, 0..=2) => {
@@ -447,7 +483,7 @@ impl Shop {
                         payment_ref,
                         is_expired: true,
                         state: known.state,
-                        refunded: Deltas::new(),
+                        refunded,
                     }
                 }
             }
@@ -456,7 +492,7 @@ impl Shop {
                 payment_ref,
                 is_expired: false,
                 state: known.state,
-                refunded: known.refunded(),
+                refunded,
             },
             (ReservationState::Confirmed, 0) => {
                 let left: SmallVec<[Delta; 1]> = deltas(&known.lines)
@@ -480,7 +516,7 @@ impl Shop {
                     restock,
                     units: left,
                     is_whole: true,
-                    refunded: known.refunded(),
+                    refunded: known.refunded_so_far(),
                 }
             }
             (ReservationState::Confirmed, 1) => {
@@ -501,7 +537,7 @@ impl Shop {
                     restock,
                     units: deltas(&[(item, 1)]),
                     is_whole: false,
-                    refunded: known.refunded(),
+                    refunded: known.refunded_so_far(),
                 }
             }
             _ => return None,
@@ -509,6 +545,128 @@ impl Shop {
         if let Some(state) = change.reservation_state() {
             known.state = state;
         }
+        Some((known.sale_no, change))
+    }
+
+    fn wave(&mut self) -> Option<(u32, Change)> {
+        if self.sales.is_empty() {
+            return None;
+        }
+        let index = self.below(self.sales.len());
+        let item = self.below(self.sales[index].available.len());
+        let roll = self.below(4);
+        let key = IdempotencyKey::parse(&self.reference("wave")).unwrap();
+        let sale = &mut self.sales[index];
+        if !matches!(sale.state, SaleState::Open | SaleState::Paused) {
+            return None;
+        }
+        sale.waves += 1;
+        let wave = match roll {
+            0 => WaveRef::Planned(sale.waves),
+            1 => WaveRef::Pool(sale.waves),
+            2 => WaveRef::Hand(Some(key)),
+            _ => WaveRef::Hand(None),
+        };
+        let units = sale.unreleased[item].div_ceil(2);
+        sale.unreleased[item] -= units;
+        sale.available[item] += units;
+        let change = Change::Wave {
+            item: ItemIndex(item as u16),
+            wave,
+            due_at: Timestamp(1),
+            units,
+        };
+        Some((index as u32 + 1, change))
+    }
+
+    fn unpublish(&mut self) -> Option<(u32, Change)> {
+        use SaleState::{Open, Paused, Published};
+        let is_fit = |sale: &KnownSale| {
+            !sale.has_reservations && matches!(sale.state, Published | Open | Paused)
+        };
+        let index = self.sales.iter().position(is_fit)?;
+        let sale = &mut self.sales[index];
+        sale.state = SaleState::Draft;
+        for (available, unreleased) in sale.available.iter_mut().zip(&mut sale.unreleased) {
+            *unreleased += std::mem::take(available);
+        }
+        Some((index as u32 + 1, Change::Unpublish))
+    }
+
+    fn price_change(&mut self) -> Option<(u32, Change)> {
+        let to = Money(self.below(10_000) as i64);
+        let is_paused = |sale: &KnownSale| sale.state == SaleState::Paused;
+        let index = self.sales.iter().position(is_paused)?;
+        let definition = &mut self.sales[index].definition;
+        let from = std::mem::replace(&mut definition.items[0].sale_price_minor, to);
+        let change = Change::ChangePrice {
+            item: ItemIndex(0),
+            from,
+            to,
+            reason: "a \"slip\"".into(),
+            definition: Box::new(definition.clone()),
+        };
+        Some((index as u32 + 1, change))
+    }
+
+    fn attempts(&mut self) -> Option<(u32, Change)> {
+        if self.sales.is_empty() {
+            return None;
+        }
+        let index = self.below(self.sales.len());
+        let attempts = 1 + self.below(1_000) as u64;
+        let count = |item, outcome: &str| AttemptCount {
+            item,
+            outcome: outcome.into(),
+            attempts,
+        };
+        let change = Change::CountAttempts {
+            from: Timestamp(10_000 * attempts as i64),
+            counts: vec![
+                count(Some(ItemIndex(0)), "sold_out"),
+                count(None, "not_found"),
+            ],
+        };
+        Some((index as u32 + 1, change))
+    }
+
+    fn extend_or_protect(&mut self) -> Option<(u32, Change)> {
+        if self.reservations.is_empty() {
+            return None;
+        }
+        let place = self.below(self.reservations.len());
+        let known = &mut self.reservations[place];
+        let reservation = Serial(known.serial);
+        let (item, units) = known.lines[0];
+        let left = units - known.refunded[0];
+        let change = match known.state {
+            ReservationState::Reserved if !known.is_extended => {
+                known.is_extended = true;
+                Change::Extend {
+                    reservation,
+                    expires_at: Timestamp(400_000 + known.serial as i64 % 100),
+                }
+            }
+            ReservationState::Confirmed if left > 0 && known.protected.is_empty() => {
+                known.protected.push(item);
+                Change::ProtectPrice {
+                    reservation,
+                    item: ItemIndex(item),
+                    units: left,
+                    paid_minor: Money(9_900),
+                    price_minor: Money(9_000),
+                    other: SaleId::parse("s-9").unwrap(),
+                    state: known.state,
+                    refunded: known.refunded_so_far(),
+                }
+            }
+            ReservationState::Unknown
+            | ReservationState::Reserved
+            | ReservationState::Confirmed
+            | ReservationState::Released
+            | ReservationState::Expired
+            | ReservationState::Refunded => return None,
+        };
         Some((known.sale_no, change))
     }
 
