@@ -194,13 +194,17 @@ fn timed(rig: &Rig, node: &Node) -> Vec<EventRow> {
         let ev = format!("{{s:s-{sale_no}}}:ev");
         let mut words = vec!["EVAL".to_owned(), RETIME.into(), "1".into(), ev];
         let (mut at, mut generation) = (1_000, 1);
-        for _ in 0..45 {
+        for number in 1..=45 {
             at += random.pick(&[0, 0, 0, 1, 1, 7]);
             generation += u64::from(random.percent(10));
+            // All end at the same moment.
+            at = if number == 45 { 2_000 } else { at };
             words.extend([at.to_string(), generation.to_string()]);
         }
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         rig.ask(&words);
+        let meta = format!("{{s:s-{sale_no}}}:meta");
+        rig.ask(&["HSET", &meta, "clock_ms", "2000"]);
         let events = of_sale(node, sale_no, 1_000);
         assert_eq!(events.len(), 2 + 22 * 4);
         all.extend(events);
@@ -267,6 +271,7 @@ fn nothing_slips_in_before_what_was_told() {
     let ahead = clock_ms + 600_000;
     rig.ask(&["HSET", "{s:s-2}:meta", "clock_ms", &ahead.to_string()]);
     node.commit(2, vec![one(1)]).unwrap();
+    assert_eq!(of_all(&node, 9).len(), 4);
     node.commit(1, vec![one(1)]).unwrap();
     until("told", || of_all(&node, 9).len() == 5);
     assert_eq!(of_all(&node, 9)[4].sale_no, SaleNo(1));
