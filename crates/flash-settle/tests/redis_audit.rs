@@ -4,6 +4,8 @@
 
 #[path = "../../flash-store/tests/common/mod.rs"]
 mod common;
+#[path = "redis_audit/releases.rs"]
+mod releases;
 #[path = "redis_audit/sound.rs"]
 mod sound;
 #[path = "redis_audit/writer.rs"]
@@ -29,6 +31,11 @@ const SALES: &str = "{stampede}:sales";
 /// The finding with this code, which says this of sale s-1.
 #[track_caller]
 fn found<'r>(report: &'r Report, code: Code, detail: &str) -> &'r Finding {
+    found_of("s-1", report, code, detail)
+}
+
+#[track_caller]
+fn found_of<'r>(sale: &str, report: &'r Report, code: Code, detail: &str) -> &'r Finding {
     assert!(!report.ok);
     report
         .findings
@@ -36,7 +43,7 @@ fn found<'r>(report: &'r Report, code: Code, detail: &str) -> &'r Finding {
         .find(|finding| {
             finding.code == code
                 && finding.detail.contains(detail)
-                && finding.sale.as_deref() == Some("s-1")
+                && finding.sale.as_deref() == Some(sale)
         })
         .unwrap_or_else(|| panic!("{code:?} {detail:?} is not in\n{report}"))
 }

@@ -145,6 +145,11 @@ impl Sound {
         let accepted = node.store.accept(SaleNo(4), &loss);
         assert_eq!(node.run(accepted).unwrap(), SaleState::Open);
         commit(&node, 0, vec![Change::Note(note)]);
+        Self::stopped(rig, node, serials)
+    }
+
+    /// The store as it is now.
+    pub fn stopped(rig: Rig, node: Node, serials: Vec<u64>) -> Self {
         node.run(node.store.close());
         drop(node);
         for key in rig.ask(&["KEYS", "*"]).lines() {

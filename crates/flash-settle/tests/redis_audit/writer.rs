@@ -108,6 +108,7 @@ impl Writer {
         }
         if roll < 45 {
             let change = match self.random.below(if is_first { 40 } else { 10 }) {
+                1..=3 => self.wave(),
                 0 => Change::Note(note("busy")),
                 10 => Change::Pause,
                 11.. => Change::Resume,
@@ -121,13 +122,13 @@ impl Writer {
         let reservation = Serial(known.serial);
         let units = deltas(&known.lines);
         let payment_ref = payment(&self.reference("pay"));
-        let change = match (known.state, self.random.below(4)) {
+        let change = match (known.state, self.random.below(5)) {
             (ReservationState::Reserved, 0) => {
                 known.state = ReservationState::Released;
                 Change::Release {
                     reservation,
                     units,
-                    is_pooled: false,
+                    is_pooled: self.random.percent(30),
                 }
             }
             (ReservationState::Reserved, 1) => {
@@ -135,9 +136,23 @@ impl Writer {
                 Change::Expire {
                     reservation,
                     units,
-                    is_pooled: false,
+                    is_pooled: self.random.percent(30),
                 }
             }
+            (ReservationState::Reserved, 2) => Change::Extend {
+                reservation,
+                expires_at: NEVER,
+            },
+            (ReservationState::Confirmed, 4) => Change::ProtectPrice {
+                reservation,
+                item: ItemIndex(known.lines[0].0),
+                units: 1,
+                paid_minor: Money(9_900),
+                price_minor: Money(8_000),
+                other: SaleId::parse("s-other").unwrap(),
+                state: known.state,
+                refunded: Deltas::new(),
+            },
             (ReservationState::Confirmed, _) => {
                 let is_whole = self.random.percent(50);
                 let refund_ref = RefundRef::parse(&self.reference("refund")).ok();
@@ -200,6 +215,17 @@ impl Writer {
             *buyer = BuyerId::parse(&format!("b-{}", number % self.buyers)).unwrap();
         }
         (change, Some((None, Known::of(lines))))
+    }
+
+    /// Of what came back to be released later; more than there is is refused.
+    fn wave(&mut self) -> Change {
+        let key = IdempotencyKey::parse(&self.reference("wave")).unwrap();
+        Change::Wave {
+            item: ItemIndex(self.random.below(3) as u16),
+            wave: WaveRef::Hand(Some(key).filter(|_| self.random.percent(70))),
+            due_at: Timestamp(0),
+            units: self.random.below(3) as u32,
+        }
     }
 
     fn stock_change(&mut self) -> Change {

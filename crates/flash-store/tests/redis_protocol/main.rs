@@ -7,10 +7,12 @@ mod common;
 
 mod accept;
 mod damage;
+mod events;
 mod network;
 mod nodes;
 mod reads;
 mod refusals;
+mod releases;
 mod restarts;
 mod start;
 mod unfit;
