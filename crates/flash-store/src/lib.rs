@@ -27,7 +27,7 @@ pub use rows::{
     DecisionRow, ItemRow, Loaded, Page, ReservationFilter, ReservationRow, SaleContent, SaleRow,
     StoredLine,
 };
-pub use sqlite::SqliteStore;
+pub use sqlite::{BackupContent, BackupError, BackupStep, SqliteStore, back_up};
 
 use std::future::Future;
 

@@ -5,6 +5,7 @@
 //! holds on it.
 
 mod apply;
+mod backup;
 mod folder;
 mod load;
 mod proof;
@@ -33,6 +34,7 @@ use crate::{
     Opened, Page, ReadError, ReservationFilter, ReservationRow, Store,
 };
 use apply::Tip;
+pub use backup::{BackupContent, BackupError, BackupStep, back_up};
 use folder::{Acked, FolderLock, Paths};
 use read::Reader;
 use schema::{MIGRATIONS, Migration, Plan, open_error};

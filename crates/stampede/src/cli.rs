@@ -29,6 +29,14 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Prove the books of each sale and item from the store alone, stopped or running. Exit 3 if they do not balance.
     Audit(AuditArgs),
+    /// Copy the embedded store to one file, also while the engine sells; the copy is proved before it gets its name.
+    #[command(
+        after_help = "To restore: stop the engine, copy FILE to <new folder>/stampede.db and keys.toml beside it,\n\
+                  start there, audit. docs/OPERATING.md tells it step by step.\n\
+                  With --redis the sales are in Redis: back Redis up by its own means (BGSAVE, a copy of its\n\
+                  append-only files)."
+    )]
+    Backup(BackupArgs),
     /// Check a configuration, or print it with every value in force.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -96,6 +104,21 @@ pub(crate) struct AuditStore {
     pub(crate) data: Option<PathBuf>,
     /// Redis of a stopped or running engine: redis://[user:password@]host:port/database, rediss:// or redis+unix://.
     #[arg(long, value_name = "URL")]
+    pub(crate) redis: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BackupArgs {
+    /// Where to; its folder must exist.
+    pub(crate) file: PathBuf,
+    /// Data folder of a stopped or running engine.
+    #[arg(long, value_name = "DIR", default_value = "./stampede-data")]
+    pub(crate) data: PathBuf,
+    /// Replace FILE if it exists, once the new copy is whole.
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Taken only to say what to do instead.
+    #[arg(long, value_name = "URL", hide = true)]
     pub(crate) redis: Option<String>,
 }
 

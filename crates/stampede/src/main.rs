@@ -2,6 +2,7 @@
 
 mod admin_client;
 mod audit;
+mod backup;
 mod cli;
 mod config;
 mod demo;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         cli::Command::Serve(args) => serve::run(&args),
         cli::Command::Demo(args) => demo::run(&args),
         cli::Command::Audit(args) => audit::run(&args),
+        cli::Command::Backup(args) => backup::run(&args),
         cli::Command::Config(command) => config::run(&command),
         cli::Command::Sale(command) => sale::run(&command),
     };

@@ -4,6 +4,7 @@
 //! does not let a test mount a file system, the test says so and passes.
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
+mod backup;
 mod commands;
 mod crash;
 mod disk;
