@@ -93,6 +93,7 @@ fn definition() -> SaleDefinition {
         currency: Currency::parse("CNY").expect("a currency"),
         payment_window_s: 300,
         goal: None,
+        expected_crowd: None,
         admission: AdmissionRules::default(),
         items: (0..ITEMS)
             .map(|index| ItemDefinition {

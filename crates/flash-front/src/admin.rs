@@ -1,15 +1,17 @@
 //! The admin port: sales, their books, the audit log; metrics and health without a key.
 
 use flash_engine::{AdminRefusal, Sale, SaleCommand, Who as Admin};
-use flash_types::{ItemId, Refusal, SaleId, bounds};
+use flash_types::{ItemId, Refusal, SaleId, SaleState, bounds};
 use http::{StatusCode, header};
 use hyper::body::Incoming;
 use serde_json::json;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::config::Role;
 use crate::identity::Credential;
 use crate::outcome::Problem;
+use crate::rehearsal::RehearsalPlan;
 use crate::reply::Reply;
 use crate::request::{Query, path_id};
 use crate::routes::Route;
@@ -19,6 +21,8 @@ use crate::{bodies, public};
 
 /// The plan of a sale may hold 500 items, which do not fit 16 KiB.
 pub(crate) const PLAN_BYTES_MAX: usize = 256 * 1024;
+/// All of a rehearsal is over within this.
+const REHEARSAL_BOUND: Duration = Duration::from_secs(60);
 /// Longest part of a refused command's reason that is noted, bytes.
 const NOTE_BYTES_MAX: usize = 200;
 
@@ -64,6 +68,7 @@ async fn dispatch(
         Route::AdminSale => one_sale(call, names[0]),
         Route::Audit => audit(call, names[0]).await,
         Route::AdminReservations => reservations(call, names[0]).await,
+        Route::Rehearse => run(call, body, Command::Rehearse, names).await,
         Route::Loss => loss(call, names[0]).await,
         Route::AuditLog => audit_log(call).await,
         Route::PostSale => run(call, body, Command::Make, names).await,
@@ -247,6 +252,7 @@ enum Command {
     Replace,
     Sale(SaleCommand),
     Stock,
+    Rehearse,
     AcceptLoss,
 }
 
@@ -261,6 +267,7 @@ impl Command {
             Self::Sale(SaleCommand::Resume) => "sale.resume",
             Self::Sale(SaleCommand::Close) => "sale.close",
             Self::Stock => "sale.change_stock",
+            Self::Rehearse => "sale.rehearse",
             Self::AcceptLoss => "sale.accept_loss",
         }
     }
@@ -268,7 +275,9 @@ impl Command {
     /// Who may give it.
     fn role(self) -> Role {
         match self {
-            Self::Make | Self::Replace | Self::Sale(_) | Self::Stock => Role::Merchant,
+            Self::Make | Self::Replace | Self::Sale(_) | Self::Stock | Self::Rehearse => {
+                Role::Merchant
+            }
             Self::AcceptLoss => Role::Operator,
         }
     }
@@ -385,13 +394,81 @@ async fn carry_out(
             let view = json!({"applied_delta_units": applied});
             Ok(Reply::of(StatusCode::OK, &view)?)
         }
+        (Command::Rehearse, Some(sale_id)) => {
+            let body = call.body(body, bounds::BODY_BYTES_MAX).await?;
+            Ok(rehearse(call, &body, &sale_id, &who).await?)
+        }
         (Command::AcceptLoss, Some(sale_id)) => {
             bodies::nothing(&call.body(body, bounds::BODY_BYTES_MAX).await?)?;
             let loss = engine.accept_loss(&sale_id, who).await?;
             Ok(Reply::of(StatusCode::OK, &loss)?)
         }
-        (Command::Replace | Command::Sale(_) | Command::Stock | Command::AcceptLoss, None) => {
-            Err(Problem::NoSuchPath.into())
+        (
+            Command::Replace
+            | Command::Sale(_)
+            | Command::Stock
+            | Command::Rehearse
+            | Command::AcceptLoss,
+            None,
+        ) => Err(Problem::NoSuchPath.into()),
+    }
+}
+
+/// Runs a sale against a copy. The sale itself, its books and its events are not touched; one note says that it was done.
+async fn rehearse(
+    call: &Call<'_>,
+    body: &[u8],
+    sale_id: &SaleId,
+    who: &Admin,
+) -> Result<Reply, Problem> {
+    let (buyers, seconds, while_selling) = bodies::rehearse(body)?;
+    let engine = call.engine();
+    let rehearsals = call.shared().services.rehearsals.as_ref();
+    let rehearsals = rehearsals.ok_or(Problem::NoSuchPath)?;
+    let sale = engine.sale(sale_id).ok_or(Refusal::NotFound)?;
+    let now = engine.clock().read().wall;
+    match sale.shown_state(now) {
+        SaleState::Draft | SaleState::Published => {}
+        state @ (SaleState::Open | SaleState::Paused | SaleState::Closed | SaleState::Frozen) => {
+            let detail = format!(
+                "the sale is {}: only a draft or a published sale is rehearsed",
+                state.as_str()
+            );
+            return Err(Problem::Conflict(detail));
         }
+    }
+    if !while_selling {
+        let soon = now.plus(REHEARSAL_BOUND);
+        let in_the_way = engine.sales().into_iter().find(|sale| {
+            let is_soon = sale.definition().starts_at <= soon;
+            match sale.shown_state(now) {
+                SaleState::Open => true,
+                SaleState::Published => is_soon,
+                SaleState::Draft | SaleState::Paused | SaleState::Closed | SaleState::Frozen => {
+                    false
+                }
+            }
+        });
+        if let Some(other) = in_the_way {
+            return Err(Problem::Conflict(format!(
+                "sale {} is open or opens within a minute, and a rehearsal would take time from its buyers: \
+                 wait, or say \"while_selling\":true",
+                other.definition().sale_id
+            )));
+        }
+    }
+    let plan = RehearsalPlan {
+        definition: sale.definition().clone(),
+        buyers,
+        seconds,
+    };
+    let rehearsing = rehearsals.begin(plan).map_err(Problem::Conflict)?;
+    // Noted now: whoever asked may be gone when it ends.
+    engine.note(who, Command::Rehearse.as_str(), Some(sale_id), "ok", "");
+    match rehearsing.await {
+        Ok(report) => Reply::of(StatusCode::OK, &report),
+        Err(why) => Err(Problem::Conflict(format!(
+            "the rehearsal could not be run: {why}"
+        ))),
     }
 }

@@ -23,6 +23,7 @@ mod outbox;
 mod outcome;
 mod public;
 mod purchase;
+mod rehearsal;
 mod reply;
 mod request;
 mod reservation_json;
@@ -38,8 +39,9 @@ pub use config::{
 };
 pub use jwt::{BadJwtKey, Verified, Verifier, sign_hs256};
 pub use outcome::{Problem, Word};
+pub use rehearsal::{RehearsalPlan, RehearsalReport, RehearsedItem};
 pub use server::{Beside, BindError, Ended, Front};
-pub use services::Services;
+pub use services::{Rehearsals, Rehearsing, Services};
 pub use token_cache::TokenCache;
 
 /// The OpenAPI document of the public (`false`) or the admin port, as it is served.

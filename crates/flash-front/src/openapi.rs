@@ -13,6 +13,7 @@ use utoipa::openapi::{
     ResponseBuilder, Schema, Type,
 };
 
+use crate::rehearsal::{RehearsalReport, RehearsedItem};
 use crate::routes::{ENDPOINTS, Endpoint, Listener, Route, Who, is_on};
 use crate::sale_view::{ItemView, SaleView, UnitsView};
 
@@ -23,6 +24,8 @@ mod wire;
     ItemView,
     SaleView,
     UnitsView,
+    RehearsalReport,
+    RehearsedItem,
     wire::Time,
     wire::Problem,
     wire::LineBody,
@@ -31,6 +34,7 @@ mod wire;
     wire::RefundBody,
     wire::EmptyBody,
     wire::PublishBody,
+    wire::RehearseBody,
     wire::StockBody,
     wire::StockChange,
     wire::LoginBody,

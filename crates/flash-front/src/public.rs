@@ -62,6 +62,7 @@ pub(crate) async fn handle(
         | Route::Stock
         | Route::Audit
         | Route::AdminReservations
+        | Route::Rehearse
         | Route::Loss
         | Route::AcceptLoss
         | Route::AuditLog

@@ -51,6 +51,7 @@ pub(crate) enum Route {
     Stock,
     Audit,
     AdminReservations,
+    Rehearse,
     Loss,
     AcceptLoss,
     AuditLog,
@@ -144,6 +145,9 @@ pub(crate) static ENDPOINTS: &[Endpoint] = endpoints! {
     Admin POST "/v1/admin/sales/{sale}/items/{item}/stock" Stock Merchant
         "Changes the stock; a negative change takes at most what is available"
         body "StockBody" key true => 200 "StockChange";
+    Admin POST "/v1/admin/sales/{sale}/rehearse" Rehearse Merchant
+        "Runs a draft or published sale against a copy, with buyers who are none"
+        body "RehearseBody" => 200 "RehearsalReport";
     Admin GET "/v1/admin/sales/{sale}/audit" Audit Viewer "Whether the books balance" => 200 "SaleAudit";
     Admin GET "/v1/admin/sales/{sale}/reservations" AdminReservations Viewer "Reservations of a sale"
         query ["state" "format" "cursor" "limit"] => 200 "ReservationPage";

@@ -165,6 +165,9 @@ pub struct SaleDefinition {
     /// What the merchant wants to reach.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub goal: Option<Goal>,
+    /// How many buyers the merchant expects: what a rehearsal plays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_crowd: Option<u32>,
     /// Who may try.
     #[serde(default)]
     pub admission: AdmissionRules,
@@ -191,6 +194,9 @@ impl SaleDefinition {
             bounds::PAYMENT_WINDOW_S_MIN,
             bounds::PAYMENT_WINDOW_S_MAX,
         )?;
+        if self.expected_crowd == Some(0) {
+            return Err("expected_crowd must be 1-4294967295; leave it out if unknown".into());
+        }
         let AdmissionRules {
             ticket: _,
             buyer_rate_per_s,

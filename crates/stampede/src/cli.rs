@@ -37,6 +37,9 @@ pub(crate) enum Command {
                   append-only files)."
     )]
     Backup(BackupArgs),
+    /// Play a sale against a copy with buyers who are none: what would happen, and whether this machine holds the
+    /// crowd. Exit 1 if it does not.
+    Rehearse(RehearseArgs),
     /// Check a configuration, or print it with every value in force.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -65,6 +68,9 @@ pub(crate) struct ServeArgs {
     /// Address of the admin port; port 0 takes a free one. [default: 127.0.0.1:9090]
     #[arg(long, value_name = "ADDR")]
     pub(crate) admin: Option<String>,
+    /// The copy of a rehearsal: ends, and takes its folder along, once the process that started it is gone.
+    #[arg(long, hide = true)]
+    pub(crate) rehearsal: bool,
 }
 
 #[derive(Debug, Args)]
@@ -120,6 +126,27 @@ pub(crate) struct BackupArgs {
     /// Taken only to say what to do instead.
     #[arg(long, value_name = "URL", hide = true)]
     pub(crate) redis: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RehearseArgs {
+    /// A draft or published sale of a running engine, or a file as `sale apply` takes it.
+    #[arg(value_name = "ID|FILE")]
+    pub(crate) sale: String,
+    /// How many buyers come. [default: the sale's expected_crowd, else 20 for each unit, at most 50,000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=200_000))]
+    pub(crate) buyers: Option<u32>,
+    /// How long the sale lasts in the copy. [default: 20, or as long as it is]
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u32).range(3..=40))]
+    pub(crate) seconds: Option<u32>,
+    /// Also while a sale of that engine is open: it takes time from its buyers.
+    #[arg(long)]
+    pub(crate) while_selling: bool,
+    /// Print the report as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
 }
 
 #[derive(Debug, Subcommand)]

@@ -8,6 +8,8 @@ mod config;
 mod demo;
 mod keys;
 mod logs;
+mod rehearsal;
+mod rehearse;
 mod sale;
 mod serve;
 mod store;
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         cli::Command::Demo(args) => demo::run(&args),
         cli::Command::Audit(args) => audit::run(&args),
         cli::Command::Backup(args) => backup::run(&args),
+        cli::Command::Rehearse(args) => rehearse::run(&args),
         cli::Command::Config(command) => config::run(&command),
         cli::Command::Sale(command) => sale::run(&command),
     };

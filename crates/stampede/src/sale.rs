@@ -189,13 +189,13 @@ fn apply(client: &mut AdminClient, file: &Path, publish: bool) -> anyhow::Result
     Ok(())
 }
 
-fn now() -> anyhow::Result<Timestamp> {
+pub(crate) fn now() -> anyhow::Result<Timestamp> {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
     Ok(Timestamp(0).plus(since))
 }
 
 /// Reads a sale's TOML as the admin API's JSON, with relative times resolved.
-fn read(file: &Path, now: Timestamp) -> anyhow::Result<Value> {
+pub(crate) fn read(file: &Path, now: Timestamp) -> anyhow::Result<Value> {
     let text = std::fs::read_to_string(file)
         .with_context(|| format!("cannot read the sale {}", file.display()))?;
     let table: toml::Table =

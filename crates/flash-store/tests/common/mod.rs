@@ -99,6 +99,7 @@ pub fn definition(name: &str, stock: &[u32]) -> SaleDefinition {
         currency: Currency::parse("CNY").unwrap(),
         payment_window_s: 300,
         goal: None,
+        expected_crowd: None,
         admission: AdmissionRules::default(),
         items: stock
             .iter()

@@ -266,6 +266,8 @@ fn every_command_explains_itself() {
         (&["config", "--help"], "print"),
         (&["config", "check", "--help"], "--config <FILE>"),
         (&["config", "print", "--help"], "--config <FILE>"),
+        (&["backup", "--help"], "--force"),
+        (&["rehearse", "--help"], "--buyers <N>"),
         (&["sale", "--help"], "--admin-url <URL>"),
         (&["sale", "list", "--help"], "--data <DIR>"),
         (&["sale", "apply", "--help"], "--publish"),

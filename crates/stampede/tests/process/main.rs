@@ -14,6 +14,7 @@ mod machine;
 #[cfg(feature = "faults")]
 mod points;
 mod redis;
+mod rehearsal;
 mod retired;
 mod rig;
 mod start;
