@@ -2,7 +2,7 @@
 
 use flash_engine::{AdminRefusal, Sale, SaleCommand, Who as Admin};
 use flash_types::{ItemId, Refusal, SaleId, SaleState, bounds};
-use http::{StatusCode, header};
+use http::{HeaderName, StatusCode, header};
 use hyper::body::Incoming;
 use serde_json::json;
 use std::sync::atomic::Ordering;
@@ -17,7 +17,10 @@ use crate::request::{Query, path_id};
 use crate::routes::Route;
 use crate::sale_view::{AdminSaleView, PageView};
 use crate::service::Call;
-use crate::{bodies, public};
+use crate::{bodies, public, reservation_csv};
+
+/// Where the next page of a CSV begins.
+const X_NEXT_CURSOR: HeaderName = HeaderName::from_static("x-next-cursor");
 
 /// The plan of a sale may hold 500 items, which do not fit 16 KiB.
 pub(crate) const PLAN_BYTES_MAX: usize = 256 * 1024;
@@ -171,12 +174,26 @@ async fn reservations(call: &Call<'_>, name: &str) -> Result<Reply, Problem> {
     let sale_id = seen(call, name, "sale.reservations")?;
     let known = ["state", "format", "cursor", "limit"];
     let query = Query::parse(call.parts.uri.query(), &known)?;
-    query.read("format", |format| match format {
-        "json" => Ok(()),
-        _ => Err("is not json"),
+    let is_csv = query.read("format", |format| match format {
+        "json" => Ok(false),
+        "csv" => Ok(true),
+        _ => Err("is not json or csv"),
     })?;
     let state = query.read("state", public::reservation_state)?;
-    public::page(call, &sale_id, None, state, query.cursor()?, query.limit()?).await
+    let (after, limit) = (query.cursor()?, query.limit()?);
+    let page = public::page_of(call, &sale_id, None, state, after, limit).await?;
+    if is_csv != Some(true) {
+        return Reply::of(StatusCode::OK, &page);
+    }
+    let rows = reservation_csv::write(&page.items);
+    let reply = Reply::text("text/csv; charset=utf-8; header=present", rows);
+    match page.next_cursor {
+        Some(next) => {
+            let next = next.try_into().map_err(|_| Problem::Internal)?;
+            Ok(reply.with(X_NEXT_CURSOR, next))
+        }
+        None => Ok(reply),
+    }
 }
 
 /// What a frozen sale's store lost.

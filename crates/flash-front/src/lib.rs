@@ -26,6 +26,7 @@ mod purchase;
 mod rehearsal;
 mod reply;
 mod request;
+mod reservation_csv;
 mod reservation_json;
 mod routes;
 mod sale_view;

@@ -327,8 +327,8 @@ pub(crate) fn reservation_state(text: &str) -> Result<ReservationState, &'static
     .ok_or("is not unknown, reserved, confirmed, released, expired or refunded")
 }
 
-/// One page of a sale's reservations; the cursor is the last serial of it.
-pub(crate) async fn page(
+/// One page of a sale's reservations.
+async fn page(
     call: &Call<'_>,
     sale: &SaleId,
     buyer: Option<BuyerId>,
@@ -336,6 +336,19 @@ pub(crate) async fn page(
     after: u64,
     limit: usize,
 ) -> Result<Reply, Problem> {
+    let page = page_of(call, sale, buyer, state, after, limit).await?;
+    Reply::of(StatusCode::OK, &page)
+}
+
+/// The same, not written yet; the cursor is the last serial of it.
+pub(crate) async fn page_of(
+    call: &Call<'_>,
+    sale: &SaleId,
+    buyer: Option<BuyerId>,
+    state: Option<ReservationState>,
+    after: u64,
+    limit: usize,
+) -> Result<PageView<Reservation>, Problem> {
     let mut items: Vec<Reservation> = call
         .engine()
         .reservations(sale, buyer, state, Serial(after), limit + 1)
@@ -344,7 +357,7 @@ pub(crate) async fn page(
     items.truncate(limit);
     let last = items.last().filter(|_| is_more);
     let next_cursor = last.map(|last| last.reservation_id.serial.0.to_string());
-    Reply::of(StatusCode::OK, &PageView { items, next_cursor })
+    Ok(PageView { items, next_cursor })
 }
 
 async fn confirm(call: &Call<'_>, body: Incoming, name: &str) -> Result<Reply, Problem> {

@@ -149,7 +149,8 @@ pub(crate) static ENDPOINTS: &[Endpoint] = endpoints! {
         "Runs a draft or published sale against a copy, with buyers who are none"
         body "RehearseBody" => 200 "RehearsalReport";
     Admin GET "/v1/admin/sales/{sale}/audit" Audit Viewer "Whether the books balance" => 200 "SaleAudit";
-    Admin GET "/v1/admin/sales/{sale}/reservations" AdminReservations Viewer "Reservations of a sale"
+    Admin GET "/v1/admin/sales/{sale}/reservations" AdminReservations Viewer
+        "Reservations of a sale; with format=csv one row for each line, and the next page's cursor in X-Next-Cursor"
         query ["state" "format" "cursor" "limit"] => 200 "ReservationPage";
     Admin GET "/v1/admin/sales/{sale}/loss" Loss Operator
         "What was acknowledged for a frozen sale and is not stored any more"

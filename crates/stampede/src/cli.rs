@@ -191,11 +191,12 @@ pub(crate) struct SaleCommand {
 pub(crate) enum SaleVerb {
     /// List all sales with their state and stock.
     List,
-    /// Make a draft from a TOML file, or replace the draft; times may be relative (now, +10m).
+    /// Make a draft from a TOML file, or replace the draft; times may be relative (now, +10m). A file may hold
+    /// several sales.
     Apply {
-        /// The sale (see config/examples/sale.toml).
+        /// The sale, or a series of them (see config/examples/sale.toml and series.toml).
         file: PathBuf,
-        /// Publish it as well.
+        /// Publish it, or all of them, as well.
         #[arg(long)]
         publish: bool,
     },
@@ -218,6 +219,14 @@ pub(crate) enum SaleVerb {
     Close {
         /// The sale.
         id: String,
+    },
+    /// Print its reservations as CSV, one row for each line: paid ones are what is to be shipped.
+    Orders {
+        /// The sale.
+        id: String,
+        /// Only those in this state: reserved, confirmed, released, expired or refunded.
+        #[arg(long, value_name = "STATE", default_value = "confirmed")]
+        state: String,
     },
     /// List what a frozen sale's Redis lost of what was acknowledged, one JSON line each (needs the role operator).
     Loss {
