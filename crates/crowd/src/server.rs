@@ -317,7 +317,11 @@ mod tests {
         assert_eq!(server.admin.port(), 19090);
         assert_eq!(server.store, "sqlite_fsync");
         assert!(server.is_running());
-        assert!(server.log().contains("starting"));
+        // Another thread reads what it says on stderr.
+        let said = poll_until(Duration::from_secs(10), Duration::from_millis(1), || {
+            server.log().contains("starting").then_some(())
+        });
+        assert!(said.is_some(), "{}", server.log());
         server.stop(Duration::from_secs(10)).unwrap();
         assert!(!server.is_running());
     }
