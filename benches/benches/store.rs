@@ -45,7 +45,13 @@ impl Shop {
         let drafted = Change::PutDraft {
             definition: Box::new(definition()),
         };
-        shop.commit([drafted, Change::Publish, Change::Open { held: Deltas::new() }]);
+        shop.commit([
+            drafted,
+            Change::Publish,
+            Change::Open {
+                held: Deltas::new(),
+            },
+        ]);
         shop
     }
 
@@ -95,6 +101,7 @@ fn definition() -> SaleDefinition {
         goal: None,
         price_protection_days: None,
         re_release_at: Vec::new(),
+        expected_crowd: None,
         admission: AdmissionRules::default(),
         items: (0..ITEMS)
             .map(|index| ItemDefinition {

@@ -35,6 +35,8 @@ pub struct ItemPlan {
     pub list_price_minor: i64,
     /// Price in the sale, minor units.
     pub sale_price_minor: i64,
+    /// Most units that one buyer asks for at once; most ask for one.
+    pub units_wanted_max: u32,
 }
 
 /// How people are, in percent of them.
@@ -77,6 +79,9 @@ pub struct SaleParams {
     pub title: String,
     /// What is sold. Buyers choose in proportion to the stock.
     pub items: Vec<ItemPlan>,
+    /// The sale as its merchant planned it, in place of the one that is made from these fields. Its times, payment
+    /// window and admission are taken as they are, so they have to agree with the fields here.
+    pub planned: Option<Value>,
     /// How many people come.
     pub buyers: u32,
     /// How they are.
@@ -93,6 +98,8 @@ pub struct SaleParams {
     pub seed: u64,
     /// When to leave off, sold or not.
     pub bound: Duration,
+    /// An answer that takes longer, from the moment at which its call was due, is a late one.
+    pub late_after: Duration,
 }
 
 impl SaleParams {
@@ -105,6 +112,7 @@ impl SaleParams {
             stock_units,
             list_price_minor,
             sale_price_minor: list_price_minor / 2,
+            units_wanted_max: 1,
         };
         let items = vec![
             item(
@@ -125,6 +133,7 @@ impl SaleParams {
                 .into_iter()
                 .filter(|item| item.stock_units > 0)
                 .collect(),
+            planned: None,
             buyers,
             habits: Habits::default(),
             payment_window: Duration::from_secs(4),
@@ -133,6 +142,7 @@ impl SaleParams {
             connections: 64,
             seed: 1,
             bound: Duration::from_secs(45),
+            late_after: Duration::from_secs(2),
         }
     }
 
@@ -146,6 +156,9 @@ impl SaleParams {
 
     /// The sale as the admin API takes it, opening at `starts_at`.
     pub fn definition(&self, starts_at: Timestamp) -> Value {
+        if let Some(planned) = &self.planned {
+            return planned.clone();
+        }
         let items: Vec<_> = self
             .items
             .iter()
@@ -220,6 +233,16 @@ pub struct Summary {
     pub expired: u64,
     /// Units sold to people who had waited for them.
     pub came_back: u64,
+    /// People who came.
+    pub buyers: u64,
+    /// Of these, who won at least one reservation.
+    pub buyers_served: u64,
+    /// Calls of buyers and storefront that were answered, whatever was said.
+    pub answered: u64,
+    /// Of these, the late ones.
+    pub answered_late: u64,
+    /// Calls that got no answer: no connection, a lost one, none in time.
+    pub unanswered: u64,
     /// Of all calls of buyers and storefront, from the moment at which each was due.
     pub p50: Duration,
     /// As `p50`.
@@ -276,6 +299,7 @@ pub async fn run_sale(
     let mut per_second = BTreeMap::<u64, u64>::new();
     let mut last_paid_at = None;
     let mut unpaid = Vec::new();
+    let mut buyers_served = 0;
     while let Some(joined) = workers.join_next().await {
         let done = joined.context("a connection of the crowd")?;
         report.add(&done.report);
@@ -284,6 +308,7 @@ pub async fn run_sale(
         }
         last_paid_at = last_paid_at.max(done.last_paid_at);
         unpaid.extend(done.unpaid);
+        buyers_served += done.buyers_served;
     }
     let elapsed = started.elapsed();
     log.flush().context("writing the client log")?;
@@ -298,6 +323,8 @@ pub async fn run_sale(
     let stock_units = audit.items.iter().map(|item| item.stock_units).sum();
     let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let calls = report.requests();
+    let answered = report.latency_us.len();
+    let late_us = u64::try_from(params.late_after.as_micros()).unwrap_or(u64::MAX);
     let answered_otherwise = ["reserved", "replayed", "ok", "unknown"];
     Ok(Summary {
         stock_units,
@@ -310,6 +337,11 @@ pub async fn run_sale(
         unknown: load(&progress.unknown),
         paid: load(&progress.paid),
         came_back: load(&progress.came_back),
+        buyers: load(&progress.buyers),
+        buyers_served,
+        answered,
+        answered_late: answered - report.latency_us.count_between(0, late_us).min(answered),
+        unanswered: calls - answered.min(calls),
         expired,
         p50: report.quantile(0.5),
         p99: report.quantile(0.99),

@@ -34,6 +34,8 @@ pub struct ServerOptions {
     pub arguments: Vec<String>,
     /// Added to the environment.
     pub environment: Vec<(String, String)>,
+    /// Names of variables that it does not inherit.
+    pub environment_removed: Vec<String>,
     /// How long it may take to be ready.
     pub ready_within: Duration,
 }
@@ -47,6 +49,7 @@ impl ServerOptions {
             wrapper: Vec::new(),
             arguments: Vec::new(),
             environment: Vec::new(),
+            environment_removed: Vec::new(),
             ready_within: Duration::from_secs(30),
         }
     }
@@ -103,6 +106,9 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        for name in &options.environment_removed {
+            command.env_remove(name);
+        }
         let started = Instant::now();
         let mut child = command
             .spawn()
@@ -311,7 +317,11 @@ mod tests {
         assert_eq!(server.admin.port(), 19090);
         assert_eq!(server.store, "sqlite_fsync");
         assert!(server.is_running());
-        assert!(server.log().contains("starting"));
+        // Another thread reads what it says on stderr.
+        let said = poll_until(Duration::from_secs(10), Duration::from_millis(1), || {
+            server.log().contains("starting").then_some(())
+        });
+        assert!(said.is_some(), "{}", server.log());
         server.stop(Duration::from_secs(10)).unwrap();
         assert!(!server.is_running());
     }

@@ -1,24 +1,31 @@
 //! The admin port: sales, their books, the audit log; metrics and health without a key.
 
 use flash_engine::{AdminRefusal, ReservationQuery, Sale, SaleCommand, Who as Admin};
-use flash_types::{ItemId, Money, Refusal, SaleId, Serial, bounds};
-use http::{StatusCode, header};
+use flash_types::{ItemId, Money, Refusal, SaleId, SaleState, Serial, bounds};
+use http::{HeaderName, StatusCode, header};
 use hyper::body::Incoming;
 use serde_json::json;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::config::Role;
 use crate::identity::Credential;
 use crate::outcome::Problem;
+use crate::rehearsal::RehearsalPlan;
 use crate::reply::Reply;
 use crate::request::{Query, path_id};
 use crate::routes::Route;
 use crate::sale_view::{AdminSaleView, PageView};
 use crate::service::Call;
-use crate::{bodies, public, webhooks};
+use crate::{bodies, public, reservation_csv, webhooks};
+
+/// Where the next page of a CSV begins.
+const X_NEXT_CURSOR: HeaderName = HeaderName::from_static("x-next-cursor");
 
 /// The plan of a sale may hold 500 items, which do not fit 16 KiB.
 pub(crate) const PLAN_BYTES_MAX: usize = 256 * 1024;
+/// All of a rehearsal is over within this.
+const REHEARSAL_BOUND: Duration = Duration::from_secs(60);
 /// Longest part of a refused command's reason that is noted, bytes.
 const NOTE_BYTES_MAX: usize = 200;
 
@@ -64,6 +71,7 @@ async fn dispatch(
         Route::AdminSale => one_sale(call, names[0]),
         Route::Audit => audit(call, names[0]).await,
         Route::AdminReservations => reservations(call, names[0]).await,
+        Route::Rehearse => run(call, body, Command::Rehearse, names).await,
         Route::Loss => loss(call, names[0]).await,
         Route::AuditLog => audit_log(call).await,
         Route::Webhooks => {
@@ -186,9 +194,10 @@ async fn reservations(call: &Call<'_>, name: &str) -> Result<Reply, Problem> {
         "limit",
     ];
     let query = Query::parse(call.parts.uri.query(), &known)?;
-    query.read("format", |format| match format {
-        "json" => Ok(()),
-        _ => Err("is not json"),
+    let is_csv = query.read("format", |format| match format {
+        "json" => Ok(false),
+        "csv" => Ok(true),
+        _ => Err("is not json or csv"),
     })?;
     let item = query.read("item", ItemId::parse)?;
     let price = query.read("not_at_price_minor", |text| {
@@ -210,7 +219,20 @@ async fn reservations(call: &Call<'_>, name: &str) -> Result<Reply, Problem> {
         },
         ..ReservationQuery::default()
     };
-    public::page(call, &sale_id, &filter, query.cursor()?, query.limit()?).await
+    let (after, limit) = (query.cursor()?, query.limit()?);
+    let page = public::page_of(call, &sale_id, &filter, after, limit).await?;
+    if is_csv != Some(true) {
+        return Reply::of(StatusCode::OK, &page);
+    }
+    let rows = reservation_csv::write(&page.items);
+    let reply = Reply::text("text/csv; charset=utf-8; header=present", rows);
+    match page.next_cursor {
+        Some(next) => {
+            let next = next.try_into().map_err(|_| Problem::Internal)?;
+            Ok(reply.with(X_NEXT_CURSOR, next))
+        }
+        None => Ok(reply),
+    }
 }
 
 async fn events(call: &Call<'_>) -> Result<Reply, Problem> {
@@ -343,6 +365,7 @@ enum Command {
     Price,
     Release,
     ProtectPrices,
+    Rehearse,
     AcceptLoss,
 }
 
@@ -361,6 +384,7 @@ impl Command {
             Self::Release => "sale.release",
             Self::ProtectPrices => "sale.protect_prices",
             Self::Stock => "sale.change_stock",
+            Self::Rehearse => "sale.rehearse",
             Self::AcceptLoss => "sale.accept_loss",
         }
     }
@@ -372,6 +396,7 @@ impl Command {
             | Self::Replace
             | Self::Sale(_)
             | Self::Stock
+            | Self::Rehearse
             | Self::Price
             | Self::Release
             | Self::ProtectPrices => Role::Merchant,
@@ -552,8 +577,68 @@ async fn carry_out(
             | Command::Price
             | Command::Release
             | Command::ProtectPrices
+            | Command::Rehearse
             | Command::AcceptLoss,
             None,
         ) => Err(Problem::NoSuchPath.into()),
+    }
+}
+
+/// Runs a sale against a copy. The sale itself, its books and its events are not touched; one note says that it was done.
+async fn rehearse(
+    call: &Call<'_>,
+    body: &[u8],
+    sale_id: &SaleId,
+    who: &Admin,
+) -> Result<Reply, Problem> {
+    let (buyers, seconds, while_selling) = bodies::rehearse(body)?;
+    let engine = call.engine();
+    let rehearsals = call.shared().services.rehearsals.as_ref();
+    let rehearsals = rehearsals.ok_or(Problem::NoSuchPath)?;
+    let sale = engine.sale(sale_id).ok_or(Refusal::NotFound)?;
+    let now = engine.clock().read().wall;
+    match sale.shown_state(now) {
+        SaleState::Draft | SaleState::Published => {}
+        state @ (SaleState::Open | SaleState::Paused | SaleState::Closed | SaleState::Frozen) => {
+            let detail = format!(
+                "the sale is {}: only a draft or a published sale is rehearsed",
+                state.as_str()
+            );
+            return Err(Problem::Conflict(detail));
+        }
+    }
+    if !while_selling {
+        let soon = now.plus(REHEARSAL_BOUND);
+        let in_the_way = engine.sales().into_iter().find(|sale| {
+            let is_soon = sale.definition().starts_at <= soon;
+            match sale.shown_state(now) {
+                SaleState::Open => true,
+                SaleState::Published => is_soon,
+                SaleState::Draft | SaleState::Paused | SaleState::Closed | SaleState::Frozen => {
+                    false
+                }
+            }
+        });
+        if let Some(other) = in_the_way {
+            return Err(Problem::Conflict(format!(
+                "sale {} is open or opens within a minute, and a rehearsal would take time from its buyers: \
+                 wait, or say \"while_selling\":true",
+                other.definition().sale_id
+            )));
+        }
+    }
+    let plan = RehearsalPlan {
+        definition: sale.definition().clone(),
+        buyers,
+        seconds,
+    };
+    let rehearsing = rehearsals.begin(plan).map_err(Problem::Conflict)?;
+    // Noted now: whoever asked may be gone when it ends.
+    engine.note(who, Command::Rehearse.as_str(), Some(sale_id), "ok", "");
+    match rehearsing.await {
+        Ok(report) => Reply::of(StatusCode::OK, &report),
+        Err(why) => Err(Problem::Conflict(format!(
+            "the rehearsal could not be run: {why}"
+        ))),
     }
 }

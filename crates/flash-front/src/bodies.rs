@@ -301,6 +301,38 @@ fn reason(reason: String) -> Result<String, Problem> {
     }
 }
 
+/// Most buyers of one rehearsal.
+const REHEARSAL_BUYERS_MAX: u32 = 200_000;
+/// Shortest and longest sale of a rehearsal, seconds: all of it is over within a minute.
+const REHEARSAL_SECONDS: std::ops::RangeInclusive<u32> = 3..=40;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RehearseBody {
+    buyers: Option<u32>,
+    seconds: Option<u32>,
+    #[serde(default)]
+    while_selling: bool,
+}
+
+/// `{"buyers":…?,"seconds":…?,"while_selling":…?}`
+pub(crate) fn rehearse(body: &[u8]) -> Result<(Option<u32>, Option<u32>, bool), Problem> {
+    let body: RehearseBody = read(body)?;
+    let buyers_fit = body
+        .buyers
+        .is_none_or(|buyers| (1..=REHEARSAL_BUYERS_MAX).contains(&buyers));
+    if !buyers_fit {
+        return Err(Problem::malformed("buyers must be 1-200000"));
+    }
+    if body
+        .seconds
+        .is_some_and(|seconds| !REHEARSAL_SECONDS.contains(&seconds))
+    {
+        return Err(Problem::malformed("seconds must be 3-40"));
+    }
+    Ok((body.buyers, body.seconds, body.while_selling))
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RedeliverBody {

@@ -23,8 +23,10 @@ mod outbox;
 mod outcome;
 mod public;
 mod purchase;
+mod rehearsal;
 mod reply;
 mod request;
+mod reservation_csv;
 mod reservation_json;
 mod routes;
 mod sale_view;
@@ -39,8 +41,10 @@ pub use config::{
 };
 pub use jwt::{BadJwtKey, Verified, Verifier, sign_hs256};
 pub use outcome::{Problem, Word};
+pub use rehearsal::{RehearsalPlan, RehearsalReport, RehearsedItem};
 pub use server::{Beside, BindError, Ended, Front};
 pub use services::{DeadLetterView, Services, WebhookRefusal, WebhookView, Webhooks};
+pub use services::{Rehearsals, Rehearsing, Services};
 pub use token_cache::TokenCache;
 
 /// The OpenAPI document of the public (`false`) or the admin port, as it is served.

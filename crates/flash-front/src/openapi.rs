@@ -13,6 +13,7 @@ use utoipa::openapi::{
     ResponseBuilder, Schema, Type,
 };
 
+use crate::rehearsal::{RehearsalReport, RehearsedItem};
 use crate::routes::{ENDPOINTS, Endpoint, Listener, Route, Who, is_on};
 use crate::sale_view::{ItemView, SaleView, UnitsView, WaveView};
 
@@ -24,6 +25,8 @@ mod wire;
     SaleView,
     UnitsView,
     WaveView,
+    RehearsalReport,
+    RehearsedItem,
     wire::Time,
     wire::Problem,
     wire::LineBody,
@@ -42,6 +45,7 @@ mod wire;
     wire::Event,
     wire::EventPage,
     wire::Wave,
+    wire::RehearseBody,
     wire::StockBody,
     wire::StockChange,
     wire::LoginBody,

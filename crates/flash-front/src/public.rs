@@ -70,6 +70,7 @@ pub(crate) async fn handle(
         | Route::Stock
         | Route::Audit
         | Route::AdminReservations
+        | Route::Rehearse
         | Route::Loss
         | Route::AcceptLoss
         | Route::AuditLog
@@ -388,14 +389,26 @@ pub(crate) fn reservation_state(text: &str) -> Result<ReservationState, &'static
     .ok_or("is not unknown, reserved, confirmed, released, expired or refunded")
 }
 
-/// One page of a sale's reservations; the cursor is the last serial of it.
-pub(crate) async fn page(
+/// One page of a sale's reservations.
+async fn page(
     call: &Call<'_>,
     sale: &SaleId,
     query: &ReservationQuery,
     after: u64,
     limit: usize,
 ) -> Result<Reply, Problem> {
+    let page = page_of(call, sale, query, after, limit).await?;
+    Reply::of(StatusCode::OK, &page)
+}
+
+/// The same, not written yet; the cursor is the last serial of it.
+pub(crate) async fn page_of(
+    call: &Call<'_>,
+    sale: &SaleId,
+    query: &ReservationQuery,
+    after: u64,
+    limit: usize,
+) -> Result<PageView<Reservation>, Problem> {
     let mut items: Vec<Reservation> = call
         .engine()
         .reservations(sale, query, Serial(after), limit + 1)
@@ -404,7 +417,7 @@ pub(crate) async fn page(
     items.truncate(limit);
     let last = items.last().filter(|_| is_more);
     let next_cursor = last.map(|last| last.reservation_id.serial.0.to_string());
-    Reply::of(StatusCode::OK, &PageView { items, next_cursor })
+    Ok(PageView { items, next_cursor })
 }
 
 async fn confirm(call: &Call<'_>, body: Incoming, name: &str) -> Result<Reply, Problem> {

@@ -59,6 +59,7 @@ pub(crate) enum Route {
     Events,
     Audit,
     AdminReservations,
+    Rehearse,
     Loss,
     AcceptLoss,
     AuditLog,
@@ -173,8 +174,12 @@ pub(crate) static ENDPOINTS: &[Endpoint] = endpoints! {
     Admin POST "/v1/admin/sales/{sale}/items/{item}/stock" Stock Merchant
         "Changes the stock; a negative change takes at most what is available"
         body "StockBody" key true => 200 "StockChange";
+    Admin POST "/v1/admin/sales/{sale}/rehearse" Rehearse Merchant
+        "Runs a draft or published sale against a copy, with buyers who are none"
+        body "RehearseBody" => 200 "RehearsalReport";
     Admin GET "/v1/admin/sales/{sale}/audit" Audit Viewer "Whether the books balance" => 200 "SaleAudit";
-    Admin GET "/v1/admin/sales/{sale}/reservations" AdminReservations Viewer "Reservations of a sale"
+    Admin GET "/v1/admin/sales/{sale}/reservations" AdminReservations Viewer
+        "Reservations of a sale; with format=csv one row for each line, and the next page's cursor in X-Next-Cursor"
         query ["state" "format" "item" "not_at_price_minor" "cursor" "limit"] => 200 "ReservationPage";
     Admin GET "/v1/admin/sales/{sale}/loss" Loss Operator
         "What was acknowledged for a frozen sale and is not stored any more"

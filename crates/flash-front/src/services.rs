@@ -2,17 +2,22 @@
 //!
 //! Each is a trait of its own; one that is not there answers 404, as if its paths did not exist.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use flash_types::Timestamp;
 use futures_util::future::BoxFuture;
 use serde::Serialize;
 
+use crate::rehearsal::{RehearsalPlan, RehearsalReport};
+
 /// What there is. Cloned into every thread of the front.
 #[derive(Clone, Default)]
 pub struct Services {
     /// Who posts events.
     pub webhooks: Option<Arc<dyn Webhooks>>,
+    /// Plays sales against a copy.
+    pub rehearsals: Option<Arc<dyn Rehearsals>>,
 }
 
 /// The relay of events to webhooks.
@@ -94,4 +99,19 @@ pub struct DeadLetterView {
     pub dead_at: Timestamp,
     /// Why the last attempt failed.
     pub last_error: String,
+}
+
+/// A rehearsal that runs: its report, or why there is none.
+pub type Rehearsing = Pin<Box<dyn Future<Output = Result<RehearsalReport, String>> + Send>>;
+
+/// Plays sales against a copy, one at a time.
+pub trait Rehearsals: Send + Sync {
+    /// Begins one. It runs outside of the caller's thread.
+    ///
+    /// # Errors
+    /// Why it cannot begin: another one runs.
+    ///
+    /// # Cancel safety
+    /// Dropping what it gives ends the rehearsal and leaves nothing behind.
+    fn begin(&self, plan: RehearsalPlan) -> Result<Rehearsing, String>;
 }

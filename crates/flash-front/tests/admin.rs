@@ -15,6 +15,7 @@ on_both_stores!(
     a_sale_is_drafted_replaced_published_and_run,
     stock_changes_once_per_key,
     roles_are_held_and_every_command_is_noted,
+    reservations_are_told_as_csv_page_by_page,
     a_loss_is_for_operators_and_of_frozen_sales,
     webhooks_are_for_operators,
     a_plan_of_500_items_is_taken,
@@ -281,7 +282,7 @@ fn roles_are_held_and_every_command_is_noted(on: On) {
     assert_eq!(conflict.status, 200, "its effect stands");
     let csv = admins.call(
         "GET",
-        "/v1/admin/sales/s1/reservations?format=csv",
+        "/v1/admin/sales/s1/reservations?format=xml",
         &[bearer(ADMIN)],
         "",
     );
@@ -324,6 +325,62 @@ fn roles_are_held_and_every_command_is_noted(on: On) {
         second.json()["items"][0]["number"],
         first["items"][0]["number"]
     );
+}
+
+fn reservations_are_told_as_csv_page_by_page(on: On) {
+    let shop = Shop::open(on);
+    shop.sale("s1", 9);
+    let lines = r#"{"lines":[{"item":"a","quantity":2},{"item":"b","quantity":1}]}"#;
+    let paid = shop.buy("s1", "-1", "k1", lines).json();
+    let id = paid["reservation_id"].as_str().unwrap().to_owned();
+    let path = format!("/v1/reservations/{id}/confirm");
+    let headers = [bearer(STOREFRONT)];
+    let confirmed = shop
+        .buyers()
+        .call("POST", &path, &headers, r#"{"payment_ref":"p-1"}"#);
+    assert_eq!(confirmed.status, 200);
+    for buyer in ["u2", "u3"] {
+        let body = r#"{"item":"a","quantity":1}"#;
+        assert_eq!(shop.buy("s1", buyer, "k", body).status, 201);
+    }
+    let mut admins = shop.admins();
+    let mut get = |query: &str| {
+        let path = format!("/v1/admin/sales/s1/reservations?format=csv&{query}");
+        let answer = admins.call("GET", &path, &[bearer(VIEWER)], "");
+        assert_eq!(answer.status, 200);
+        assert!(
+            answer
+                .header("content-type")
+                .unwrap()
+                .starts_with("text/csv")
+        );
+        let next = answer.header("x-next-cursor").map(str::to_owned);
+        let text = String::from_utf8(answer.body).unwrap();
+        (
+            text.split_terminator("\r\n")
+                .map(str::to_owned)
+                .collect::<Vec<_>>(),
+            next,
+        )
+    };
+    let (rows, next) = get("state=confirmed");
+    assert_eq!(next, None);
+    assert!(
+        rows[0].starts_with("reservation_id,sale_id,buyer_id,state,item,quantity,refunded_units,")
+    );
+    let at = paid["created_at"].as_str().unwrap();
+    assert_eq!(
+        rows[1..],
+        [
+            format!("{id},s1,'-1,confirmed,a,2,0,100,CNY,{at},p-1"),
+            format!("{id},s1,'-1,confirmed,b,1,0,50,CNY,{at},p-1"),
+        ]
+    );
+    let (rows, next) = get("limit=2");
+    assert_eq!(rows.len(), 1 + 2 + 1);
+    let (rows, next) = get(&format!("limit=2&cursor={}", next.unwrap()));
+    assert_eq!((rows.len(), next), (2, None));
+    assert!(rows[1].contains(",u3,reserved,a,1,0,100,CNY,"), "{rows:?}");
 }
 
 fn a_loss_is_for_operators_and_of_frozen_sales(on: On) {

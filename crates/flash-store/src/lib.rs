@@ -28,7 +28,7 @@ pub use rows::{
     AttemptsRow, DecisionRow, EventPlace, EventRange, EventRow, ItemRow, Loaded, Page,
     ReservationFilter, ReservationRow, SaleContent, SaleRow, StoredLine,
 };
-pub use sqlite::SqliteStore;
+pub use sqlite::{BackupContent, BackupError, BackupStep, SqliteStore, back_up};
 
 use std::future::Future;
 

@@ -5,6 +5,7 @@
 //! holds on it.
 
 mod apply;
+mod backup;
 mod events;
 mod folder;
 mod load;
@@ -35,6 +36,7 @@ use crate::{
     ReservationRow, Store,
 };
 use apply::Tip;
+pub use backup::{BackupContent, BackupError, BackupStep, back_up};
 use folder::{Acked, FolderLock, Paths};
 use read::Reader;
 use schema::{MIGRATIONS, Migration, Plan, open_error};

@@ -184,6 +184,9 @@ pub struct SaleDefinition {
     /// When units that came back unpaid are sold again, ascending; at once where this is empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub re_release_at: Vec<Timestamp>,
+    /// How many buyers the merchant expects: what a rehearsal plays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_crowd: Option<u32>,
     /// Who may try.
     #[serde(default)]
     pub admission: AdmissionRules,
@@ -210,6 +213,9 @@ impl SaleDefinition {
             bounds::PAYMENT_WINDOW_S_MIN,
             bounds::PAYMENT_WINDOW_S_MAX,
         )?;
+        if self.expected_crowd == Some(0) {
+            return Err("expected_crowd must be 1-4294967295; leave it out if unknown".into());
+        }
         let AdmissionRules {
             ticket: _,
             buyer_rate_per_s,

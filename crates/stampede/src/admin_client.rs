@@ -24,6 +24,11 @@ pub(crate) struct AdminClient {
 impl AdminClient {
     /// Finds address and key.
     pub(crate) fn new(args: &AdminArgs) -> anyhow::Result<Self> {
+        Self::patient(args, Duration::from_secs(15))
+    }
+
+    /// The same, for what takes its time.
+    pub(crate) fn patient(args: &AdminArgs, answer: Duration) -> anyhow::Result<Self> {
         let address = address_of(&args.admin_url)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -31,7 +36,7 @@ impl AdminClient {
             .context("no event loop to be had")?;
         let timeouts = Timeouts {
             connect: Duration::from_secs(3),
-            answer: Duration::from_secs(15),
+            answer,
         };
         Ok(Self {
             client: Client::new(address, timeouts),

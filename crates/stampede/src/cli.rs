@@ -29,6 +29,17 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Prove the books of each sale and item from the store alone, stopped or running. Exit 3 if they do not balance.
     Audit(AuditArgs),
+    /// Copy the embedded store to one file, also while the engine sells; the copy is proved before it gets its name.
+    #[command(
+        after_help = "To restore: stop the engine, copy FILE to <new folder>/stampede.db and keys.toml beside it,\n\
+                  start there, audit. docs/OPERATING.md tells it step by step.\n\
+                  With --redis the sales are in Redis: back Redis up by its own means (BGSAVE, a copy of its\n\
+                  append-only files)."
+    )]
+    Backup(BackupArgs),
+    /// Play a sale against a copy with buyers who are none: what would happen, and whether this machine holds the
+    /// crowd. Exit 1 if it does not.
+    Rehearse(RehearseArgs),
     /// Check a configuration, or print it with every value in force.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -59,6 +70,9 @@ pub(crate) struct ServeArgs {
     /// Address of the admin port; port 0 takes a free one. [default: 127.0.0.1:9090]
     #[arg(long, value_name = "ADDR")]
     pub(crate) admin: Option<String>,
+    /// The copy of a rehearsal: ends, and takes its folder along, once the process that started it is gone.
+    #[arg(long, hide = true)]
+    pub(crate) rehearsal: bool,
 }
 
 #[derive(Debug, Args)]
@@ -99,6 +113,42 @@ pub(crate) struct AuditStore {
     /// Redis of a stopped or running engine: redis://[user:password@]host:port/database, rediss:// or redis+unix://.
     #[arg(long, value_name = "URL")]
     pub(crate) redis: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BackupArgs {
+    /// Where to; its folder must exist.
+    pub(crate) file: PathBuf,
+    /// Data folder of a stopped or running engine.
+    #[arg(long, value_name = "DIR", default_value = "./stampede-data")]
+    pub(crate) data: PathBuf,
+    /// Replace FILE if it exists, once the new copy is whole.
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Taken only to say what to do instead.
+    #[arg(long, value_name = "URL", hide = true)]
+    pub(crate) redis: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RehearseArgs {
+    /// A draft or published sale of a running engine, or a file as `sale apply` takes it.
+    #[arg(value_name = "ID|FILE")]
+    pub(crate) sale: String,
+    /// How many buyers come. [default: the sale's expected_crowd, else 20 for each unit, at most 50,000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=200_000))]
+    pub(crate) buyers: Option<u32>,
+    /// How long the sale lasts in the copy. [default: 20, or as long as it is]
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u32).range(3..=40))]
+    pub(crate) seconds: Option<u32>,
+    /// Also while a sale of that engine is open: it takes time from its buyers.
+    #[arg(long)]
+    pub(crate) while_selling: bool,
+    /// Print the report as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -169,11 +219,12 @@ pub(crate) struct SaleCommand {
 pub(crate) enum SaleVerb {
     /// List all sales with their state and stock.
     List,
-    /// Make a draft from a TOML file, or replace the draft; times may be relative (now, +10m).
+    /// Make a draft from a TOML file, or replace the draft; times may be relative (now, +10m). A file may hold
+    /// several sales.
     Apply {
-        /// The sale (see config/examples/sale.toml).
+        /// The sale, or a series of them (see config/examples/sale.toml and series.toml).
         file: PathBuf,
-        /// Publish it as well.
+        /// Publish it, or all of them, as well.
         #[arg(long)]
         publish: bool,
     },
@@ -196,6 +247,14 @@ pub(crate) enum SaleVerb {
     Close {
         /// The sale.
         id: String,
+    },
+    /// Print its reservations as CSV, one row for each line: paid ones are what is to be shipped.
+    Orders {
+        /// The sale.
+        id: String,
+        /// Only those in this state: reserved, confirmed, released, expired or refunded.
+        #[arg(long, value_name = "STATE", default_value = "confirmed")]
+        state: String,
     },
     /// List what a frozen sale's Redis lost of what was acknowledged, one JSON line each (needs the role operator).
     Loss {

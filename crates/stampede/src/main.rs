@@ -2,12 +2,15 @@
 
 mod admin_client;
 mod audit;
+mod backup;
 mod cli;
 mod config;
 mod demo;
 mod event_source;
 mod keys;
 mod logs;
+mod rehearsal;
+mod rehearse;
 mod sale;
 mod serve;
 mod store;
@@ -44,6 +47,8 @@ fn main() -> ExitCode {
         cli::Command::Serve(args) => serve::run(&args),
         cli::Command::Demo(args) => demo::run(&args),
         cli::Command::Audit(args) => audit::run(&args),
+        cli::Command::Backup(args) => backup::run(&args),
+        cli::Command::Rehearse(args) => rehearse::run(&args),
         cli::Command::Config(command) => config::run(&command),
         cli::Command::Sale(command) => sale::run(&command),
         cli::Command::Webhook(command) => webhooks::run(&command),

@@ -22,6 +22,7 @@ pub(crate) fn run(command: &SaleCommand) -> Result<(), Failure> {
         SaleVerb::Pause { id } => change(&mut client, id, "pause")?,
         SaleVerb::Resume { id } => change(&mut client, id, "resume")?,
         SaleVerb::Close { id } => change(&mut client, id, "close")?,
+        SaleVerb::Orders { id, state } => orders(&mut client, id, state)?,
         SaleVerb::Loss { id } => loss(&mut client, id)?.iter().for_each(|line| say(line)),
         SaleVerb::AcceptLoss { id, list } => accept_loss(&mut client, id, list.as_deref())?,
     }
@@ -105,6 +106,28 @@ fn change(client: &mut AdminClient, id: &str, verb: &str) -> anyhow::Result<()> 
     Ok(())
 }
 
+/// Prints page by page, the header once.
+fn orders(client: &mut AdminClient, id: &str, state: &str) -> anyhow::Result<()> {
+    let is_word = !state.is_empty() && state.bytes().all(|byte| byte.is_ascii_lowercase());
+    anyhow::ensure!(is_word, "--state {state:?} is no state");
+    let mut cursor = String::new();
+    loop {
+        let path =
+            format!("/v1/admin/sales/{id}/reservations?format=csv&state={state}&limit=200{cursor}");
+        let page = client.send("GET", &path, None)?;
+        if page.status != 200 {
+            bail!("{}", problem(&page));
+        }
+        let text = str::from_utf8(&page.body).context("the answer is no text")?;
+        let skipped = usize::from(!cursor.is_empty());
+        text.lines().skip(skipped).for_each(say);
+        match page.header("X-Next-Cursor") {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return Ok(()),
+        }
+    }
+}
+
 /// What is lost, one JSON line each.
 fn loss(client: &mut AdminClient, id: &str) -> anyhow::Result<Vec<String>> {
     let (mut lines, mut cursor) = (Vec::new(), String::new());
@@ -161,18 +184,39 @@ fn accept_loss(client: &mut AdminClient, id: &str, list: Option<&Path>) -> anyho
 }
 
 fn apply(client: &mut AdminClient, file: &Path, publish: bool) -> anyhow::Result<()> {
-    let definition = read(file, now()?)?;
+    let definitions = read_all(file, now()?)?;
+    for (index, definition) in definitions.iter().enumerate() {
+        apply_one(client, definition)
+            .with_context(|| of_sale(definition, index, definitions.len()))?;
+    }
+    for (index, definition) in definitions.iter().enumerate().filter(|_| publish) {
+        let id = definition["sale_id"].as_str().unwrap_or_default();
+        change(client, id, "publish")
+            .with_context(|| of_sale(definition, index, definitions.len()))?;
+    }
+    Ok(())
+}
+
+/// Which one is meant.
+fn of_sale(definition: &Value, index: usize, count: usize) -> String {
+    let id = definition["sale_id"]
+        .as_str()
+        .unwrap_or("without a sale_id");
+    format!("sale {id} ({} of {count})", index + 1)
+}
+
+fn apply_one(client: &mut AdminClient, definition: &Value) -> anyhow::Result<()> {
     let id = definition["sale_id"]
         .as_str()
         .context("sale_id is missing")?
         .to_owned();
-    let made = client.send("POST", "/v1/admin/sales", Some(&definition))?;
+    let made = client.send("POST", "/v1/admin/sales", Some(definition))?;
     match made.status {
         201 => say(&format!("{id} is a draft")),
         409 => {
             // It exists: replaced where it is still a draft.
             let path = format!("/v1/admin/sales/{id}");
-            let replaced = client.send("PUT", &path, Some(&definition))?;
+            let replaced = client.send("PUT", &path, Some(definition))?;
             if replaced.status != 200 {
                 bail!(
                     "{id} exists and is no draft any more: {}",
@@ -183,24 +227,74 @@ fn apply(client: &mut AdminClient, file: &Path, publish: bool) -> anyhow::Result
         }
         _ => bail!("{}", problem(&made)),
     }
-    if publish {
-        change(client, &id, "publish")?;
-    }
     Ok(())
 }
 
-fn now() -> anyhow::Result<Timestamp> {
+pub(crate) fn now() -> anyhow::Result<Timestamp> {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
     Ok(Timestamp(0).plus(since))
 }
 
-/// Reads a sale's TOML as the admin API's JSON, with relative times resolved.
-fn read(file: &Path, now: Timestamp) -> anyhow::Result<Value> {
+/// Reads the TOML of one sale or of a series as the admin API's JSON, with relative times resolved. In a series what
+/// stands at the top counts for every `[[sales]]` that does not say otherwise; all are checked before any is sent.
+///
+/// # Errors
+/// Names the sale that is not as it should be.
+pub(crate) fn read_all(file: &Path, now: Timestamp) -> anyhow::Result<Vec<Value>> {
+    let mut shared = parse(file)?;
+    let Some(sales) = shared
+        .as_object_mut()
+        .and_then(|shared| shared.remove("sales"))
+    else {
+        // The engine checks it by itself, and knows what a newer one takes.
+        return Ok(vec![resolve_times(shared, file, now)?]);
+    };
+    let sales = sales.as_array().filter(|sales| !sales.is_empty());
+    let sales =
+        sales.with_context(|| format!("{}: sales must be [[sales]] tables", file.display()))?;
+    let mut definitions: Vec<Value> = Vec::with_capacity(sales.len());
+    for (index, own) in sales.iter().enumerate() {
+        let mut sale = shared.clone();
+        if let (Some(sale), Some(own)) = (sale.as_object_mut(), own.as_object()) {
+            sale.extend(own.clone());
+        }
+        let named = of_sale(&sale, index, sales.len());
+        let sale = resolve_times(sale, file, now).with_context(|| named.clone())?;
+        let checked: flash_types::SaleDefinition =
+            serde_json::from_value(sale.clone()).with_context(|| named.clone())?;
+        checked
+            .check()
+            .map_err(anyhow::Error::msg)
+            .with_context(|| named.clone())?;
+        if definitions
+            .iter()
+            .any(|other| other["sale_id"] == sale["sale_id"])
+        {
+            bail!("{named}: its sale_id stands there twice");
+        }
+        definitions.push(sale);
+    }
+    Ok(definitions)
+}
+
+/// Reads a file that holds one sale.
+pub(crate) fn read(file: &Path, now: Timestamp) -> anyhow::Result<Value> {
+    let mut sales = read_all(file, now)?;
+    match (sales.pop(), sales.len()) {
+        (Some(sale), 0) => Ok(sale),
+        _ => bail!("{} holds several sales: give one", file.display()),
+    }
+}
+
+fn parse(file: &Path) -> anyhow::Result<Value> {
     let text = std::fs::read_to_string(file)
         .with_context(|| format!("cannot read the sale {}", file.display()))?;
     let table: toml::Table =
         toml::from_str(&text).with_context(|| format!("{} is no TOML", file.display()))?;
-    let mut definition = serde_json::to_value(table)?;
+    Ok(serde_json::to_value(table)?)
+}
+
+fn resolve_times(mut definition: Value, file: &Path, now: Timestamp) -> anyhow::Result<Value> {
     for field in ["starts_at", "ends_at"] {
         if let Some(time) = definition.get_mut(field) {
             *time =
@@ -265,6 +359,29 @@ mod tests {
         for bad in ["+", "+m", "+10", "+10w", "+-1m"] {
             assert!(resolved(&json!(bad), now).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_example_series_is_three_sales_that_share_what_stands_at_the_top() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/examples/series.toml");
+        let sales = read_all(&file, Timestamp(0)).unwrap();
+        let starts: Vec<_> = sales.iter().map(|sale| sale["starts_at"].clone()).collect();
+        assert_eq!(
+            starts,
+            [600_000, 7_200_000, 14_400_000].map(|ms| json!(Timestamp(ms)))
+        );
+        for sale in &sales {
+            assert_eq!(sale["series"], "example-series");
+            assert!(
+                sale["items"]
+                    .as_array()
+                    .is_some_and(|items| !items.is_empty())
+            );
+        }
+        // The last one overrides.
+        assert_eq!(sales[1]["payment_window_s"], 300);
+        assert_eq!(sales[2]["payment_window_s"], 120);
+        assert!(read(&file, Timestamp(0)).is_err());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! Nothing is written before the ports were found free, so a start that cannot succeed leaves nothing behind.
 //! Stop: not ready -> no new connections -> requests in flight answered, to a deadline -> queue committed -> store closed.
 
+use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use crate::config::{self, Config, Role};
 use crate::event_source::EngineEvents;
 use crate::keys::{KeysFile, path_in, random_hash_key};
 use crate::logs;
+use crate::rehearsal::{self, Rehearser};
 use crate::store::{self, Stored};
 use crate::webhooks;
 
@@ -48,6 +50,7 @@ pub(crate) enum Kind {
 
 /// Runs until a signal.
 pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
+    let parent = nix::unistd::getppid();
     let config = Config::for_serve(args).map_err(Failure::CannotStart)?;
     logs::start(&config.log.level).map_err(Failure::CannotStart)?;
     // Before everything else: it may have to wait for Redis, and whoever reads the ready line may send one at once.
@@ -56,14 +59,29 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
         tracing::info!("stopped while waiting for the store");
         return Ok(());
     };
-    logs::say(&format!(
+    let ready = format!(
         "stampede ready public={} admin={} store={}",
         running.public,
         running.admin,
         running.engine.durability().as_str()
-    ));
-    running.wait_for_signal(&signals);
-    running.stop()
+    );
+    if !args.rehearsal {
+        logs::say(&ready);
+        running.wait_for_signal(&signals);
+        return running.stop();
+    }
+    // Nobody may be there to read it any more, and then the folder is still to be removed.
+    let _ = writeln!(std::io::stdout(), "{ready}");
+    while nix::unistd::getppid() == parent && !signals.is_told() && !running.front.is_finished() {
+        std::thread::park_timeout(LOOK_INTERVAL);
+    }
+    let data = &config.store.data;
+    let name = data.file_name().unwrap_or_default().to_string_lossy();
+    let stopped = running.stop();
+    if nix::unistd::getppid() != parent && name.starts_with(rehearsal::FOLDER_PREFIX) {
+        std::fs::remove_dir_all(data).context("removing the folder of a rehearsal")?;
+    }
+    stopped
 }
 
 /// SIGTERM and SIGINT, noticed from here on instead of ending the process; a second one ends it at once.
@@ -127,6 +145,7 @@ pub(crate) struct Running {
     pub(crate) started_at_s: i64,
     engine: Arc<Engine>,
     stop: watch::Sender<bool>,
+    rehearser: Arc<Rehearser>,
     front: JoinHandle<Result<Ended, BindError>>,
     fatal: Arc<Mutex<Option<String>>>,
 }
@@ -177,8 +196,10 @@ pub(crate) fn start(
         Arc::new(move || engine.clock().read().steady)
     };
     let webhooks = webhooks::start(config, &data, events, &now).map_err(Failure::CannotStart)?;
+    let rehearser = Arc::new(Rehearser::new(config));
     let services = Services {
         webhooks: Some(webhooks),
+        rehearsals: Some(rehearser.clone()),
     };
     let front = Front::bind(
         front_config,
@@ -209,6 +230,7 @@ pub(crate) fn start(
         started_at_s,
         engine,
         stop,
+        rehearser,
         front,
         fatal,
     }))
@@ -259,6 +281,7 @@ impl Running {
         tracing::info!("stopping");
         // The front may have ended by itself already.
         let _ = self.stop.send(true);
+        self.rehearser.stop();
         let ended = self
             .front
             .join()

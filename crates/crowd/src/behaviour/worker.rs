@@ -44,10 +44,10 @@ impl Person {
     pub(super) fn new(params: &SaleParams, number: u32) -> Self {
         let mut random = Random::of(params.seed, u64::from(number));
         let mut unit = random.below(params.stock_units());
-        let mut item = &params.items[0].item;
+        let mut wanted = &params.items[0];
         for plan in &params.items {
             if unit < u64::from(plan.stock_units) {
-                item = &plan.item;
+                wanted = plan;
                 break;
             }
             unit -= u64::from(plan.stock_units);
@@ -60,10 +60,15 @@ impl Person {
             let part = random.unit().powi(3);
             (part * params.rush.as_millis() as f64) as i64
         };
+        let units = if wanted.units_wanted_max > 1 && random.percent(40) {
+            1 + random.below(u64::from(wanted.units_wanted_max)) as u32
+        } else {
+            1
+        };
         Self {
             number,
             buyer: format!("buyer-{number}"),
-            lines: vec![(item.clone(), 1)],
+            lines: vec![(wanted.item.clone(), units)],
             arrives_ms,
             comes_twice: random.percent(habits.twice_percent),
             presses_twice: random.percent(habits.retry_percent),
@@ -95,6 +100,8 @@ pub(super) struct Done {
     pub(super) per_second: BTreeMap<u64, u64>,
     pub(super) last_paid_at: Option<Instant>,
     pub(super) unpaid: Vec<String>,
+    /// People who won at least one reservation.
+    pub(super) buyers_served: u64,
 }
 
 pub(super) struct Worker {
@@ -141,6 +148,7 @@ impl Worker {
                 per_second: BTreeMap::new(),
                 last_paid_at: None,
                 unpaid: Vec::new(),
+                buyers_served: 0,
             },
             people,
             params,
@@ -184,6 +192,8 @@ impl Worker {
             }
         }
         self.done.unpaid = self.unpaid.into_iter().collect();
+        let served: HashSet<usize> = self.won.iter().map(|(person, _)| *person).collect();
+        self.done.buyers_served = served.len() as u64;
         self.done
     }
 
@@ -248,6 +258,12 @@ impl Worker {
         }
     }
 
+    /// Units of one purchase of this person.
+    fn units_of(&self, at: usize) -> u64 {
+        let lines = self.people[at].lines.iter();
+        lines.map(|(_, units)| u64::from(*units)).sum()
+    }
+
     fn told_yes(&mut self, at: usize, key_number: u32, reservation: String, is_replay: bool) {
         let is_new = self.won.insert((at, key_number));
         if is_replay {
@@ -257,10 +273,11 @@ impl Worker {
             return;
         }
         // A replay that is new to us is the answer that was lost on the way.
-        self.progress.reserved.fetch_add(1, Relaxed);
+        let units = self.units_of(at);
+        self.progress.reserved.fetch_add(units, Relaxed);
         let has_waited = self.waited.contains(&at);
         if has_waited {
-            self.progress.came_back.fetch_add(1, Relaxed);
+            self.progress.came_back.fetch_add(units, Relaxed);
         }
         let window = self.params.payment_window;
         let person = &mut self.people[at];
@@ -358,7 +375,7 @@ impl Worker {
         match answer {
             Answer::Yes { .. } => {
                 if self.unpaid.remove(&reservation) {
-                    self.progress.paid.fetch_add(1, Relaxed);
+                    self.progress.paid.fetch_add(self.units_of(at), Relaxed);
                     self.done.last_paid_at = Some(Instant::now());
                 }
             }

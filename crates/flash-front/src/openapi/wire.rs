@@ -186,6 +186,20 @@ pub(super) struct EventPage {
     next_cursor: Option<String>,
 }
 
+/// How to rehearse.
+#[derive(Serialize, ToSchema)]
+pub(super) struct RehearseBody {
+    /// What the sale expects where absent, else twenty for each unit, at most 50,000.
+    #[schema(minimum = 1, maximum = 200000)]
+    buyers: Option<u32>,
+    /// How long the sale lasts in the copy; 20 at most where absent.
+    #[schema(minimum = 3, maximum = 40)]
+    seconds: Option<u32>,
+    /// Also while a sale is open, or opens within a minute: it takes time from its buyers.
+    #[schema(default = false)]
+    while_selling: Option<bool>,
+}
+
 /// A change of an item's stock.
 #[derive(Serialize, ToSchema)]
 pub(super) struct StockBody {
@@ -329,6 +343,9 @@ pub(super) struct SaleDefinition {
     /// When units that came back unpaid are sold again; at once where it is absent.
     #[schema(max_items = 100)]
     re_release_at: Option<Vec<String>>,
+    /// How many buyers come: what a rehearsal plays.
+    #[schema(minimum = 1)]
+    expected_crowd: Option<u32>,
     admission: Option<Admission>,
     #[schema(min_items = 1, max_items = 500)]
     items: Vec<ItemDefinition>,

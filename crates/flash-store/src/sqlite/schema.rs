@@ -96,8 +96,11 @@ pub fn open_for_reading(paths: &Paths) -> Result<Connection, OpenError> {
     Ok(connection)
 }
 
-enum Found {
+/// What a database holds.
+pub enum Found {
+    /// Nothing at all.
     Nothing,
+    /// Our schema, of this version.
     Version(i64),
 }
 
@@ -147,7 +150,8 @@ fn write_ahead(connection: &Connection, paths: &Paths) -> Result<(), OpenError> 
         .map_err(failed)
 }
 
-fn recognise(connection: &Connection, paths: &Paths, known: i64) -> Result<Found, OpenError> {
+/// Tells a store of ours from an empty database, and refuses any other.
+pub fn recognise(connection: &Connection, paths: &Paths, known: i64) -> Result<Found, OpenError> {
     let failed = |error| open_error(paths, error);
     let pragma = |name| {
         connection
@@ -244,7 +248,7 @@ fn back_up(connection: &Connection, copy: &Path) -> Result<(), String> {
 }
 
 /// Every table, index, trigger and view is as this program makes it; what somebody added is left alone.
-fn check_schema(connection: &Connection, paths: &Paths) -> Result<(), OpenError> {
+pub fn check_schema(connection: &Connection, paths: &Paths) -> Result<(), OpenError> {
     let failed = |error| open_error(paths, error);
     let model = Connection::open_in_memory().map_err(failed)?;
     model.execute_batch(SCHEMA).map_err(failed)?;
@@ -296,6 +300,7 @@ pub fn open_error(paths: &Paths, error: rusqlite::Error) -> OpenError {
     }
 }
 
-fn is_full(dir: &Path) -> bool {
+/// Whether there is no room on the disk of a folder.
+pub fn is_full(dir: &Path) -> bool {
     statvfs(dir).is_ok_and(|disk| disk.blocks_available() * disk.fragment_size() < INDEX_BYTES)
 }

@@ -1,4 +1,6 @@
-//! What needs the inside: migrations, and a disk that is full.
+//! What needs the inside: migrations, a disk that is full, and a copy that others write under.
+
+use std::ops::ControlFlow;
 
 use flash_types::{Timestamp, bounds};
 use rusqlite::Connection;
@@ -74,6 +76,34 @@ fn pages_go_by_the_primary_key() {
             "{plan:?}"
         );
     }
+}
+
+#[test]
+fn a_copy_is_the_store_as_it_stood_whatever_is_written_meanwhile() {
+    let folder = TempDir::new().unwrap();
+    let (store, _) = SqliteStore::open(folder.path()).unwrap();
+    let writer = Connection::open(folder.path().join("stampede.db")).unwrap();
+    let file = folder.path().join("copy.db");
+    let mut steps = 0_i64;
+    let content = super::back_up(folder.path(), &file, false, &mut |_| {
+        steps += 1;
+        let start = "INSERT INTO start VALUES (?1, 'test')";
+        writer.execute(start, [1 + steps]).unwrap();
+        if steps < 200 {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        }
+    });
+    assert_eq!(content.unwrap().last_batch, 0);
+    assert!(steps > 3, "one step proves nothing");
+    let starts = "SELECT count(*) FROM start";
+    let count = |connection: &Connection| -> i64 {
+        connection.query_row(starts, [], |row| row.get(0)).unwrap()
+    };
+    assert_eq!(count(&Connection::open(&file).unwrap()), 1);
+    assert_eq!(count(&writer), 1 + steps);
+    drop(store);
 }
 
 #[test]

@@ -102,6 +102,7 @@ pub fn definition(name: &str, stock: &[u32]) -> SaleDefinition {
         goal: None,
         price_protection_days: None,
         re_release_at: Vec::new(),
+        expected_crowd: None,
         admission: AdmissionRules::default(),
         items: stock
             .iter()

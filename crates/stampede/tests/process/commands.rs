@@ -7,6 +7,8 @@ use crate::rig::*;
 
 on_both_stores!(
     the_example_is_applied_published_and_run_by_commands,
+    a_series_is_applied_published_and_listed_together,
+    paid_orders_are_printed_as_csv,
     without_a_key_or_an_engine_the_way_out_is_told,
     the_audit_log_names_the_key_that_did_it,
     a_store_is_audited_running_and_stopped,
@@ -53,6 +55,74 @@ async fn the_example_is_applied_published_and_run_by_commands(rig: Rig) {
     assert!(failed(&shop.sale(&["apply", path])).contains("stok_units"));
     std::fs::write(&file, text.replace("\"+2h\"", "\"+2w\"")).unwrap();
     assert!(failed(&shop.sale(&["apply", path])).contains("must end in s, m, h or d"));
+}
+
+const SERIES: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../../config/examples/series.toml"
+);
+
+async fn a_series_is_applied_published_and_listed_together(rig: Rig) {
+    let shop = Shop::open(rig, &[("a", 10)]).await;
+    // One bad sale: its name is told, and none of them is made.
+    let file = shop.rig.path("bad.toml");
+    let text = std::fs::read_to_string(SERIES).unwrap();
+    std::fs::write(&file, text.replace("\"+5h\"", "\"+3h\"")).unwrap();
+    let told = failed(&shop.sale(&["apply", file.to_str().unwrap(), "--publish"]));
+    assert!(
+        told.contains("example-session-3 (3 of 3)") && told.contains("ends_at"),
+        "{told}"
+    );
+    assert!(!good(&shop.sale(&["list"])).contains("example-session"));
+    let told = good(&shop.sale(&["apply", SERIES, "--publish"]));
+    for number in 1..=3 {
+        assert!(
+            told.contains(&format!("example-session-{number} is published")),
+            "{told}"
+        );
+    }
+    let request = Request::get("/v1/sales?series=example-series").bare();
+    let sales = shop.client().send(&request).await.unwrap().json().unwrap();
+    let ids: Vec<_> = sales["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|sale| sale["sale_id"].clone())
+        .collect();
+    assert_eq!(
+        ids,
+        [
+            "example-session-1",
+            "example-session-2",
+            "example-session-3"
+        ]
+    );
+}
+
+async fn paid_orders_are_printed_as_csv(rig: Rig) {
+    let shop = Shop::open(rig, &[("a", 1_000)]).await;
+    let mut client = shop.client();
+    for number in 0..205 {
+        let bought = shop
+            .buy(&mut client, &format!("b{number}"), "k", "a")
+            .await
+            .unwrap();
+        let id = bought.text_field("reservation_id").unwrap();
+        let paid = crowd::api::confirm(id, &shop.keys.storefront_key, &format!("p{number}"));
+        assert_eq!(client.send(&paid).await.unwrap().status, 200);
+    }
+    shop.buy(&mut client, "unpaid", "k", "a").await.unwrap();
+    let rows = good(&shop.sale(&["orders", "s1"]));
+    assert_eq!(rows.lines().count(), 1 + 205);
+    assert_eq!(rows.matches("reservation_id").count(), 1);
+    assert!(rows.lines().last().unwrap().ends_with(",p204") && !rows.contains("unpaid"));
+    let rows = good(&shop.sale(&["orders", "s1", "--state", "reserved"]));
+    assert!(
+        rows.lines().count() == 2 && rows.contains(",unpaid,"),
+        "{rows}"
+    );
+    assert!(failed(&shop.sale(&["orders", "s1", "--state", "paid"])).contains("malformed (400)"));
+    assert!(failed(&shop.sale(&["orders", "none"])).contains("not_found (404)"));
 }
 
 async fn without_a_key_or_an_engine_the_way_out_is_told(rig: Rig) {
@@ -266,6 +336,8 @@ fn every_command_explains_itself() {
         (&["config", "--help"], "print"),
         (&["config", "check", "--help"], "--config <FILE>"),
         (&["config", "print", "--help"], "--config <FILE>"),
+        (&["backup", "--help"], "--force"),
+        (&["rehearse", "--help"], "--buyers <N>"),
         (&["sale", "--help"], "--admin-url <URL>"),
         (&["sale", "list", "--help"], "--data <DIR>"),
         (&["sale", "apply", "--help"], "--publish"),

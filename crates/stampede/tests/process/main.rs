@@ -4,6 +4,7 @@
 //! does not let a test mount a file system, the test says so and passes.
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
+mod backup;
 mod commands;
 mod crash;
 mod disk;
@@ -13,6 +14,7 @@ mod machine;
 #[cfg(feature = "faults")]
 mod points;
 mod redis;
+mod rehearsal;
 mod retired;
 mod rig;
 mod start;
