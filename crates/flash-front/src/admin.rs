@@ -565,6 +565,10 @@ async fn carry_out(
             bodies::nothing(&call.body(body, bounds::BODY_BYTES_MAX).await?)?;
             Ok(protection_page(call, &sale_id, Some(who)).await?)
         }
+        (Command::Rehearse, Some(sale_id)) => {
+            let body = call.body(body, bounds::BODY_BYTES_MAX).await?;
+            Ok(rehearse(call, &body, &sale_id, &who).await?)
+        }
         (Command::AcceptLoss, Some(sale_id)) => {
             bodies::nothing(&call.body(body, bounds::BODY_BYTES_MAX).await?)?;
             let loss = engine.accept_loss(&sale_id, who).await?;
@@ -628,7 +632,7 @@ async fn rehearse(
         }
     }
     let plan = RehearsalPlan {
-        definition: sale.definition().clone(),
+        definition: sale.plan(),
         buyers,
         seconds,
     };

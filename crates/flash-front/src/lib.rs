@@ -43,8 +43,9 @@ pub use jwt::{BadJwtKey, Verified, Verifier, sign_hs256};
 pub use outcome::{Problem, Word};
 pub use rehearsal::{RehearsalPlan, RehearsalReport, RehearsedItem};
 pub use server::{Beside, BindError, Ended, Front};
-pub use services::{DeadLetterView, Services, WebhookRefusal, WebhookView, Webhooks};
-pub use services::{Rehearsals, Rehearsing, Services};
+pub use services::{
+    DeadLetterView, Rehearsals, Rehearsing, Services, WebhookRefusal, WebhookView, Webhooks,
+};
 pub use token_cache::TokenCache;
 
 /// The OpenAPI document of the public (`false`) or the admin port, as it is served.

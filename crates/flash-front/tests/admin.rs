@@ -179,6 +179,7 @@ impl Webhooks for Relays {
 fn webhooks_are_for_operators(on: On) {
     let services = Services {
         webhooks: Some(Arc::new(Relays)),
+        ..Services::default()
     };
     let shop = Shop::serving(on, services, |_| {});
     let mut admins = shop.admins();

@@ -190,10 +190,34 @@ impl Played {
             sale["admission"][name] = json!(flash_types::bounds::RATE_PER_S_MAX);
         }
         sale["admission"]["ticket"] = json!("off");
-        for item in sale["items"].as_array_mut().into_iter().flatten() {
-            for wave in item["waves"].as_array_mut().into_iter().flatten() {
-                let at: Timestamp = serde_json::from_value(wave["at"].clone())?;
-                wave["at"] = json!(moved(at));
+        // What was close together may fall on one moment: it stays in order.
+        let in_order = |times: &mut dyn Iterator<Item = Timestamp>| {
+            let mut last = Timestamp(i64::MIN);
+            let next = |at| {
+                last = moved(at).max(Timestamp(last.0.saturating_add(1)));
+                last
+            };
+            times.map(next).collect::<Vec<_>>()
+        };
+        sale["re_release_at"] = json!(in_order(&mut planned.re_release_at.iter().copied()));
+        for (item, planned) in sale["items"]
+            .as_array_mut()
+            .into_iter()
+            .flatten()
+            .zip(&planned.items)
+        {
+            let times = in_order(&mut planned.waves.iter().map(|wave| wave.at));
+            for (wave, at) in item["waves"]
+                .as_array_mut()
+                .into_iter()
+                .flatten()
+                .zip(times)
+            {
+                wave["at"] = json!(at);
+            }
+            // Prices are judged when the sale itself is published.
+            for price in ["list_price_minor", "floor_price_minor"] {
+                item[price] = Value::Null;
             }
         }
         Ok(sale)
