@@ -22,6 +22,8 @@ struct Books {
     /// `stock` plus growth that is not committed yet: keeps growth of the same moment below 2^32 together.
     stock_claimed: AtomicU64,
     unreleased: AtomicU64,
+    /// How often units went back to what is unreleased: see `is_drained`.
+    pools: AtomicU64,
     sold: AtomicU64,
 }
 
@@ -44,6 +46,7 @@ impl Items {
                         stock: AtomicU64::new(units.stock),
                         stock_claimed: AtomicU64::new(units.stock),
                         unreleased: AtomicU64::new(units.unreleased),
+                        pools: AtomicU64::new(0),
                         sold: AtomicU64::new(units.sold),
                     }),
                 })
@@ -87,16 +90,18 @@ impl Items {
 
     pub(crate) fn is_drained(&self, item: ItemIndex) -> bool {
         let Item { word, books } = self.item(item);
-        // Units on their way out of what is unreleased are added to the word first, those on their way back to
-        // what is unreleased first: between two looks at it that both find nothing, the word misses no unit.
-        let has_unreleased = || books.unreleased.load(Ordering::Acquire) > 0;
-        !has_unreleased()
+        // A unit that is released is in the word before it leaves what is unreleased; one that is pooled is counted as
+        // unreleased, then as a pool, before it leaves the word. So a unit that neither look finds was pooled after
+        // the first one: and then it may have been released again meanwhile, but the pools are not those of before.
+        // Acquire on each: none is looked at before the one above it.
+        let pools = books.pools.load(Ordering::Acquire);
+        books.unreleased.load(Ordering::Acquire) == 0
             && word.load()
                 == Halves {
                     available: 0,
                     reserved: 0,
                 }
-            && !has_unreleased()
+            && books.pools.load(Ordering::Acquire) == pools
     }
 
     /// available -> reserved for all `units` (ascending by item) or none.
@@ -161,8 +166,9 @@ impl Items {
     /// reserved -> unreleased.
     pub(crate) fn pool(&self, item: ItemIndex, units: u32) {
         let Item { word, books } = self.item(item);
-        // The word last: see `is_drained`.
-        books.unreleased.fetch_add(units.into(), Ordering::Release);
+        // The word last: see `is_drained`. AcqRel: who sees the pool counted sees its units.
+        books.unreleased.fetch_add(units.into(), Ordering::AcqRel);
+        books.pools.fetch_add(1, Ordering::AcqRel);
         word.leave(units);
     }
 

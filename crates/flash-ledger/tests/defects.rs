@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::{KEY, buyer, counters, key, ledger, merged, price, priced, released, reserved, take};
 use flash_ledger::{
     Begin, Command, Ledger, LedgerItem, LoadedLine, LoadedReservation, PaymentDecision, Reserve,
@@ -486,6 +488,7 @@ fn everything_is_remembered_after_a_restart() {
             .collect(),
             created_at: Timestamp(0),
             expires_at: Timestamp(50),
+            is_extended: false,
             payment_ref: paid.map(payment),
         });
     };
@@ -554,6 +557,166 @@ fn what_was_in_flight_when_due_is_found_later() {
     assert_eq!(ledger.next_due_at(), Some(Timestamp(1_002)));
     ledger.abort(&paying);
     assert_eq!(due(9), [second]);
+}
+
+fn due_at(ledger: &Ledger<u32>, now: i64, limit: usize) -> Vec<Serial> {
+    let mut due = Vec::new();
+    ledger.due(Timestamp(now), limit, &mut due);
+    due
+}
+
+const EXTEND: Command = Command::Extend {
+    by: Duration::from_millis(1_000),
+};
+
+#[test]
+fn an_extended_reservation_neither_expires_early_nor_holds_up_the_others() {
+    let ledger = ledger(&[released(9, None)]);
+    let [first, second, third] =
+        [1, 2, 3].map(|n| reserved(&ledger, n, "a", &n.to_string(), &[(0, 1)]));
+    // While it is on its way it is not due, and the others are.
+    let extending = begun(&ledger, first, &EXTEND);
+    assert_eq!(due_at(&ledger, 1_500, 9), [second, third]);
+    ledger.abort(&extending);
+    assert_eq!(due_at(&ledger, 1_500, 9), [first, second, third]);
+    done(&ledger, first, &EXTEND);
+    done(&ledger, third, &EXTEND);
+    assert!(
+        matches!(ledger.begin(first, &EXTEND, 1), Begin::Stands(_)),
+        "once"
+    );
+    assert_eq!(ledger.next_due_at(), Some(Timestamp(1_002)));
+    assert_eq!(due_at(&ledger, 1_001, 9), []);
+    assert_eq!(due_at(&ledger, 2_000, 9), [second]);
+    done(&ledger, second, &Command::Expire);
+    assert_eq!(ledger.next_due_at(), Some(Timestamp(2_001)));
+    assert_eq!(due_at(&ledger, 2_000, 9), []);
+    assert_eq!(due_at(&ledger, 2_002, 9), [first], "at its own time");
+    assert_eq!(due_at(&ledger, 2_003, 9), [first, third], "each stays due");
+    assert_eq!(due_at(&ledger, 2_003, 1), [first]);
+    done(&ledger, third, &confirm("p"));
+    done(&ledger, first, &Command::Expire);
+    assert_eq!(due_at(&ledger, 9_000, 9), []);
+    assert_eq!(
+        ledger.next_due_at(),
+        None,
+        "nobody is woken for what is over"
+    );
+    assert_eq!(ledger.begin(first, &EXTEND, 1), CONFLICT);
+}
+
+#[test]
+fn the_cursor_does_not_walk_extended_reservations_again_and_again() {
+    const OPEN: u64 = 20_000;
+    const LOOKS: u32 = 2_000;
+    let ledger = ledger(&[released(OPEN + 1, None)]);
+    let time_of_looks = |ledger: &Ledger<u32>| {
+        let began = std::time::Instant::now();
+        for _ in 0..LOOKS {
+            assert_eq!(due_at(ledger, 0, 9), []);
+        }
+        began.elapsed()
+    };
+    for n in 1..=OPEN {
+        let serial = reserved(&ledger, n, "a", &n.to_string(), &[(0, 1)]);
+        done(&ledger, serial, &EXTEND);
+    }
+    reserved(&ledger, OPEN + 1, "b", "k", &[(0, 1)]);
+    // The first look moves the cursor; then a look is one look, however many wait before it.
+    assert_eq!(due_at(&ledger, 0, 9), []);
+    let time = time_of_looks(&ledger);
+    // A walk over all of them would be 40 million looks: minutes in this build.
+    assert!(time < Duration::from_secs(2), "{time:?}");
+    // It is the same after a restart with an expiry that was put off.
+    ledger.extend_expiry(Timestamp(5_000_000));
+    assert_eq!(due_at(&ledger, 4_999_999, 9), []);
+    assert_eq!(
+        due_at(&ledger, 5_000_000, usize::MAX).len() as u64,
+        OPEN + 1
+    );
+}
+
+#[test]
+fn an_extended_reservation_is_known_as_one_after_a_restart() {
+    let units = ItemUnits {
+        stock: 3,
+        reserved: 3,
+        ..ItemUnits::default()
+    };
+    let ledger: Ledger<u32> = Ledger::new(
+        &[LedgerItem {
+            units,
+            units_per_buyer_max: None,
+        }],
+        KEY,
+    );
+    for (serial, expires_at) in [(1, 2_001), (2, 1_002), (3, 1_003)] {
+        ledger.load(&LoadedReservation {
+            serial: Serial(serial),
+            buyer: buyer("a"),
+            key: key(serial),
+            state: ReservationState::Reserved,
+            lines: [LoadedLine {
+                item: ITEM,
+                units: 1,
+                unit_price_minor: price(0),
+                refunded_units: 0,
+                restocked_units: 0,
+            }]
+            .into_iter()
+            .collect(),
+            created_at: Timestamp(0),
+            expires_at: Timestamp(expires_at),
+            is_extended: serial == 1,
+            payment_ref: None,
+        });
+    }
+    assert!(matches!(
+        ledger.begin(Serial(1), &EXTEND, 1),
+        Begin::Stands(_)
+    ));
+    assert_eq!(due_at(&ledger, 1_500, 9), [Serial(2), Serial(3)]);
+    assert_eq!(due_at(&ledger, 2_001, 9), [Serial(1), Serial(2), Serial(3)]);
+    // What was given more time still keeps the grace of the restart.
+    ledger.extend_expiry(Timestamp(3_000));
+    assert_eq!(due_at(&ledger, 2_999, 9), []);
+    assert_eq!(due_at(&ledger, 3_000, 9).len(), 3);
+}
+
+#[test]
+fn pooled_units_wait_unreleased_and_the_limit_comes_back() {
+    let ledger = ledger(&[released(2, Some(2))]);
+    let serial = reserved(&ledger, 1, "a", "k", &[(0, 2)]);
+    let mut expiring = begun(&ledger, serial, &Command::Expire);
+    expiring.is_pooled = true;
+    ledger.abort(&expiring);
+    assert_eq!(counters(&ledger, 0), [2, 0, 0, 2, 0]);
+    let mut expiring = begun(&ledger, serial, &Command::Expire);
+    expiring.is_pooled = true;
+    ledger.finish(&expiring);
+    assert_eq!(counters(&ledger, 0), [2, 2, 0, 0, 0]);
+    assert!(!ledger.is_drained(ITEM), "they will be for sale again");
+    assert_eq!(ledger.unreleased_units(ITEM), 2);
+    // A late payment does not take what is announced for others.
+    let late = begun(&ledger, serial, &confirm("p"));
+    assert!(matches!(
+        late.step,
+        Step::RefusePayment {
+            is_expired: true,
+            ..
+        }
+    ));
+    ledger.finish(&late);
+    ledger.release(ITEM, 1);
+    assert_eq!(counters(&ledger, 0), [2, 1, 1, 0, 0]);
+    reserved(&ledger, 2, "a", "k2", &[(0, 1)]);
+}
+
+#[test]
+#[should_panic(expected = "released units were unreleased")]
+fn more_than_is_unreleased_is_never_released() {
+    let ledger = ledger(&[released(2, None)]);
+    ledger.release(ITEM, 1);
 }
 
 #[test]

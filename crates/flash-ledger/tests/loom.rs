@@ -8,8 +8,8 @@ mod common;
 
 use common::{KEY, buyer, key, merged, priced, released};
 use flash_ledger::parts::{Filter, Halves, Word};
-use flash_ledger::{Ledger, LedgerItem, Reserve};
-use flash_types::ItemIndex;
+use flash_ledger::{Begin, Command, Ledger, LedgerItem, Reserve};
+use flash_types::{ItemIndex, Serial, Timestamp};
 use loom::sync::Arc;
 use loom::thread;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -249,5 +249,32 @@ fn an_undone_order_of_two_items_leaves_nothing_behind() {
         assert_eq!(matches!(single, Reserve::Taken(_)), !has_both);
         assert_eq!(ledger.units(ItemIndex(0)).reserved, u64::from(has_both));
         assert_eq!(ledger.units(ItemIndex(1)).reserved, 1);
+    });
+}
+
+/// A unit that is never sold: reserved, back to the pool, released, reserved again.
+#[test]
+fn a_unit_on_its_way_to_the_pool_and_out_again_is_not_gone() {
+    loom::model(|| {
+        let ledger = small(&[released(1, None)]);
+        let reserve = |ledger: &Ledger<u32>, name: &str, serial| {
+            let answer = ledger.reserve(&buyer("a"), &key(name), &priced(&[(0, 1)]), 1);
+            let Reserve::Taken(record) = answer else {
+                panic!("{answer:?}")
+            };
+            ledger.numbered(record, Serial(serial));
+            ledger.finish_reserve(record, Timestamp(0), Timestamp(1));
+        };
+        reserve(&ledger, "k1", 1);
+        let Begin::Start(mut expiring) = ledger.begin(Serial(1), &Command::Expire, 1) else {
+            panic!("it is reserved")
+        };
+        expiring.is_pooled = true;
+        let other = ledger.clone();
+        let looking = thread::spawn(move || other.is_drained(ItemIndex(0)));
+        ledger.finish(&expiring);
+        ledger.release(ItemIndex(0), 1);
+        assert!(!looking.join().unwrap());
+        assert_eq!(ledger.units(ItemIndex(0)).available, 1);
     });
 }

@@ -8,12 +8,14 @@ mod model {
     pub mod oracle;
 }
 
+use std::time::Duration;
+
 use flash_ledger::{
     Begin, Command, Ledger, LedgerItem, LoadedLine, LoadedReservation, RecordRef, RecordSums,
     Reserve, StateCounts, StockChange, ViewLine,
 };
 use flash_types::{
-    ItemIndex, ItemUnits, Money, PaymentRef, RefundRef, ReservationState, Serial, Timestamp,
+    ItemIndex, ItemUnits, Money, PaymentRef, RefundRef, ReservationState, SaleId, Serial, Timestamp,
 };
 use proptest::prelude::*;
 
@@ -84,7 +86,7 @@ impl History {
     }
 
     fn step(&mut self, (what, a, b, c, d): Op) {
-        match what % 32 {
+        match what % 40 {
             0..=8 => self.reserve(a, b, c, d),
             9..=11 => self.number(a),
             12..=14 => self.end_reserve(a, true),
@@ -93,13 +95,16 @@ impl History {
             19 => self.begin(a, &Command::Cancel),
             20 => self.begin(a, &Command::Expire),
             21..=22 => self.refund(a, b, c, d),
-            23..=25 => self.end_transition(a, true),
-            26 => self.end_transition(a, false),
+            23..=25 => self.end_transition(a, b, true),
+            26 => self.end_transition(a, b, false),
             27 => self.change_stock(a, b),
             28 => self.end_stock_change(a, b.is_multiple_of(2)),
-            29 => self.release(),
+            29 => self.release_all(a, b),
             30 => self.expire_due(a),
-            _ => self.restart(a),
+            31 => self.restart(a),
+            32..=33 => self.release(a, b),
+            34..=36 => self.extend(a, b),
+            _ => self.protect(a, b, c),
         }
         self.check();
     }
@@ -221,11 +226,33 @@ impl History {
         }
     }
 
-    fn end_transition(&mut self, a: u8, is_committed: bool) {
+    fn extend(&mut self, a: u8, b: u8) {
+        let by = Duration::from_millis(u64::from(b % 8));
+        self.begin(a, &Command::Extend { by });
+    }
+
+    fn protect(&mut self, a: u8, b: u8, c: u8) {
+        let item = u16::from(b % 4);
+        // Below, at and above what was paid.
+        let price_minor = Money(price(item).0 + i64::from(c % 4) - 2);
+        let other = SaleId::parse("later").unwrap();
+        self.begin(
+            a,
+            &Command::ProtectPrice {
+                item: ItemIndex(item),
+                price_minor,
+                other,
+            },
+        );
+    }
+
+    /// Half of what comes back goes to the pool.
+    fn end_transition(&mut self, a: u8, b: u8, is_committed: bool) {
         let Some(which) = pick(&self.transitions, a) else {
             return;
         };
-        let transition = self.transitions.remove(which);
+        let mut transition = self.transitions.remove(which);
+        transition.is_pooled = b.is_multiple_of(2);
         if is_committed {
             self.ledger.finish(&transition);
         } else {
@@ -265,11 +292,30 @@ impl History {
         }
     }
 
-    fn release(&mut self) {
-        for item in &mut self.oracle.items {
-            item.unreleased = 0;
+    /// Some of what is unreleased, all of it too.
+    fn release(&mut self, a: u8, b: u8) {
+        let item = usize::from(a % 3);
+        let unreleased = self.oracle.items[item].unreleased;
+        let units = u64::from(b) % (unreleased + 1);
+        self.oracle.items[item].unreleased -= units;
+        self.ledger.release(ItemIndex(item as u16), units as u32);
+    }
+
+    /// All, but for what one item or two hold back: also more than there is.
+    fn release_all(&mut self, a: u8, b: u8) {
+        let held = [
+            (ItemIndex(u16::from(a % 3)), u32::from(b % 8)),
+            (ItemIndex((u16::from(a) + 1) % 3), u32::from(b / 8 % 8)),
+        ];
+        let held = &held[..usize::from(b / 64 % 3)];
+        for (index, item) in self.oracle.items.iter_mut().enumerate() {
+            let stays = held
+                .iter()
+                .find(|(held, _)| usize::from(held.0) == index)
+                .map_or(0, |(_, units)| u64::from(*units));
+            item.unreleased = item.unreleased.min(stays);
         }
-        self.ledger.release_all(&[]);
+        self.ledger.release_all(held);
     }
 
     fn expire_due(&mut self, a: u8) {
@@ -292,7 +338,7 @@ impl History {
     /// Ends what is in flight, then reads everything from what a store would hold.
     fn restart(&mut self, a: u8) {
         while !self.transitions.is_empty() {
-            self.end_transition(0, a.is_multiple_of(2));
+            self.end_transition(0, a / 2, a.is_multiple_of(2));
         }
         while !self.stock_changes.is_empty() {
             self.end_stock_change(0, a.is_multiple_of(2));
@@ -432,16 +478,33 @@ impl History {
         open.sort_by_key(|r| r.serial);
         let mut due = Vec::new();
         self.ledger.due(Timestamp(self.now), usize::MAX, &mut due);
-        let expected: Vec<_> = open
-            .iter()
-            .filter(|r| r.flight.is_none() && r.expires_at.0 <= self.now)
-            .filter_map(|r| r.serial)
-            .collect();
-        assert_eq!(due, expected);
-        assert_eq!(
-            self.ledger.next_due_at(),
-            open.first().map(|r| r.expires_at)
-        );
+        let is_due = |r: &&&Reservation| r.flight.is_none() && r.expires_at.0 <= self.now;
+        let (mut extended, others): (Vec<&Reservation>, Vec<_>) =
+            open.iter().filter(is_due).partition(|r| r.is_extended);
+        // Those with more time come first, by deadline; the others by serial.
+        let (first, rest) = due.split_at(extended.len().min(due.len()));
+        let of = |serial: &Serial| open.iter().find(|r| r.serial == Some(*serial)).unwrap();
+        assert!(first.is_sorted_by_key(|serial| of(serial).expires_at));
+        let mut first = first.to_vec();
+        first.sort_unstable();
+        extended.sort_by_key(|r| r.serial);
+        let serials = |list: &[&Reservation]| -> Vec<Serial> {
+            list.iter().filter_map(|r| r.serial).collect()
+        };
+        assert_eq!(first, serials(&extended));
+        assert_eq!(rest, serials(&others));
+
+        let next = self.ledger.next_due_at();
+        let earliest = open.iter().map(|r| r.expires_at).min();
+        assert!(earliest.is_none_or(|earliest| next.is_some_and(|next| next <= earliest)));
+        if self.oracle.where_(|r| r.is_extended).is_empty() {
+            assert_eq!(next, earliest);
+        }
+        // Whoever waits for the next one does not spin: what is in the past is in flight, or was found just now.
+        let is_moving = open.iter().any(|r| r.flight.is_some());
+        if due.is_empty() && !is_moving {
+            assert!(next.is_none_or(|next| next.0 > self.now), "{next:?}");
+        }
     }
 }
 
@@ -476,8 +539,12 @@ fn reload(ledger: &Ledger<u32>, reservation: &mut Reservation) {
             .collect(),
         created_at: Timestamp(7),
         expires_at: reservation.expires_at,
+        is_extended: reservation.is_extended,
         payment_ref: None,
     });
+    for item in &reservation.protected {
+        ledger.load_protection(serial, *item);
+    }
     for (refund_ref, restock, units) in &reservation.refunds {
         ledger.load_refund(serial, refund_ref, *restock, units);
     }

@@ -5,7 +5,7 @@ use flash_ledger::{
 };
 use flash_types::{
     BuyerId, IdempotencyKey, ItemIndex, ItemUnits, Lines, Money, PaymentRef, RefundRef, Refusal,
-    ReservationState, Serial, Timestamp,
+    ReservationState, SaleId, Serial, Timestamp,
 };
 
 use crate::common::price;
@@ -38,6 +38,9 @@ pub struct Reservation {
     pub expires_at: Timestamp,
     pub flight: Option<OracleFlight>,
     pub refunds: Vec<(RefundRef, bool, Units)>,
+    pub is_extended: bool,
+    /// Items of which a lower price was made good.
+    pub protected: Vec<ItemIndex>,
 }
 
 impl Reservation {
@@ -47,6 +50,11 @@ impl Reservation {
 
     fn step(&self) -> Option<&Step> {
         self.flight.as_ref().and_then(|flight| flight.step.as_ref())
+    }
+
+    /// A step is in flight that takes its units somewhere.
+    fn is_leaving(&self) -> bool {
+        self.flight.is_some() && !matches!(self.step(), Some(Step::Extend { .. }))
     }
 
     fn is_paid(&self) -> bool {
@@ -153,7 +161,7 @@ impl Oracle {
         self.sum(item, |r, line| {
             let is_moving = r.is_undecided()
                 || r.is_taken_again()
-                || (r.state == ReservationState::Reserved && r.flight.is_some());
+                || (r.state == ReservationState::Reserved && r.is_leaving());
             if is_moving { line.units } else { 0 }
         })
     }
@@ -261,6 +269,8 @@ impl Oracle {
             expires_at: Timestamp(0),
             flight: Some(OracleFlight { handle, step: None }),
             refunds: Vec::new(),
+            is_extended: false,
+            protected: Vec::new(),
         });
     }
 
@@ -322,6 +332,20 @@ impl Oracle {
                 Step::Expire { units: r.units() }
             }
             Command::Expire => return conflict,
+            Command::Extend { .. } if r.state != ReservationState::Reserved => return conflict,
+            Command::Extend { .. } if r.is_extended => return Begin::Stands(record),
+            Command::Extend { by } => Step::Extend {
+                expires_at: r.expires_at.plus(*by),
+            },
+            Command::ProtectPrice {
+                item,
+                price_minor,
+                other,
+            } => match protection(r, *item, *price_minor, *other) {
+                Ok(step) => step,
+                Err(Some(refusal)) => return Begin::Refused(refusal),
+                Err(None) => return Begin::Stands(record),
+            },
             Command::Refund {
                 refund_ref,
                 restock,
@@ -343,6 +367,7 @@ impl Oracle {
             record,
             reservation: serial,
             step,
+            is_pooled: false,
         })
     }
 
@@ -409,9 +434,11 @@ impl Oracle {
             Step::RefusePayment { payment_ref, .. } => {
                 (Some(payment_ref), PaymentDecision::RefusedConflict)
             }
-            Step::Release { .. } | Step::Expire { .. } | Step::Refund { .. } => {
-                (None, PaymentDecision::Taken)
-            }
+            Step::Release { .. }
+            | Step::Expire { .. }
+            | Step::Refund { .. }
+            | Step::Extend { .. }
+            | Step::ProtectPrice { .. } => (None, PaymentDecision::Taken),
         };
         if let Some(payment_ref) = payment_ref {
             self.payments.retain(|(known, ..)| known != payment_ref);
@@ -426,8 +453,23 @@ impl Oracle {
         match &transition.step {
             Step::Confirm { .. } => r.state = ReservationState::Confirmed,
             Step::RefusePayment { .. } => {}
-            Step::Release { .. } => r.state = ReservationState::Released,
-            Step::Expire { .. } => r.state = ReservationState::Expired,
+            Step::Extend { expires_at } => {
+                r.expires_at = *expires_at;
+                r.is_extended = true;
+            }
+            Step::ProtectPrice { item, .. } => r.protected.push(*item),
+            Step::Release { units } | Step::Expire { units } => {
+                r.state = if matches!(transition.step, Step::Expire { .. }) {
+                    ReservationState::Expired
+                } else {
+                    ReservationState::Released
+                };
+                if transition.is_pooled {
+                    for (item, units) in units {
+                        self.items[usize::from(item.0)].unreleased += u64::from(*units);
+                    }
+                }
+            }
             Step::Refund {
                 refund_ref,
                 restock,
@@ -519,5 +561,31 @@ fn refund(
         restock,
         units,
         is_whole,
+    })
+}
+
+/// `Err(None)`: nothing (more) is due.
+fn protection(
+    r: &Reservation,
+    item: ItemIndex,
+    price_minor: Money,
+    other: SaleId,
+) -> Result<Step, Option<Refusal>> {
+    if r.state != ReservationState::Confirmed {
+        return Err(Some(Refusal::StateConflict { refund_due: false }));
+    }
+    let Some(line) = r.lines.iter().find(|line| line.item == item) else {
+        return Err(Some(Refusal::NotFound));
+    };
+    let units = line.units - line.refunded;
+    if r.protected.contains(&item) || units == 0 || price(item.0) <= price_minor {
+        return Err(None);
+    }
+    Ok(Step::ProtectPrice {
+        item,
+        units,
+        paid_minor: price(item.0),
+        price_minor,
+        other,
     })
 }
