@@ -20,3 +20,4 @@ mod rig;
 mod start;
 mod stop;
 mod trace;
+mod webhooks;
