@@ -56,7 +56,7 @@ pub struct Sale {
     events_mark: AtomicU64,
     /// One admin command at a time.
     pub(crate) turn: Arc<Semaphore>,
-    /// Woken when the sale opened.
+    /// Woken when the sale opened, or will not open.
     pub(crate) opened: Notify,
 }
 
@@ -348,6 +348,13 @@ impl Sale {
         lines.as_slice().iter().map(priced).collect()
     }
 
+    /// These are the prices of now: no change of price came between a decision and its batch.
+    pub(crate) fn sells_at(&self, lines: &[PricedLine]) -> bool {
+        lines
+            .iter()
+            .all(|line| line.unit_price_minor == self.price(line.item))
+    }
+
     /// Nothing of this item is left that could come back by itself.
     pub(crate) fn is_drained(&self, item: ItemIndex) -> bool {
         self.ledger.is_drained(item)
@@ -408,8 +415,16 @@ impl Sale {
         self.stock_changes.lock().insert(key, answer);
     }
 
-    pub(crate) fn take_stock_answers(&self) -> HashMap<IdempotencyKey, StockAnswer> {
-        std::mem::take(&mut *self.stock_changes.lock())
+    /// Goes on where the value that it takes the place of stood: commands wait for the same turn and are remembered, and
+    /// marks do not come a second time.
+    pub(crate) fn succeed(&mut self, before: &Self) {
+        self.turn = Arc::clone(&before.turn);
+        // As if it had changed once more: whoever knows the marks of before looks anew.
+        *self.version.get_mut() = before.version() + 1;
+        *self.events_mark.get_mut() = before.events_mark() + 1;
+        self.stock_changes
+            .get_mut()
+            .clone_from(&before.stock_changes.lock());
     }
 
     /// How long a reservation is kept unpaid.
