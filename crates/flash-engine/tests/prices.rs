@@ -131,8 +131,10 @@ async fn a_price_is_held_against_sales_that_are_announced() {
     other = plan("new", 99, before);
     other["items"][0]["item"] = json!("b");
     assert_eq!(codes(&shop, &other, NOON), []);
-    let closed = shop.engine.command(&id("soon"), SaleCommand::Close, who());
-    closed.await.unwrap();
+    shop.engine
+        .command(&id("soon"), SaleCommand::Close, who())
+        .await
+        .unwrap();
     assert_eq!(at(99, before), [], "it will not be");
 }
 
