@@ -399,7 +399,7 @@ impl LaneCommitter {
                 }
                 // Nothing is lost by waiting a little; trying at once would only burn the processor.
                 self.is_more_due = false;
-                self.next_scan = Instant::now() + SCAN_INTERVAL;
+                self.next_scan = engine.clock.read().at + SCAN_INTERVAL;
                 Ok(())
             }
             Err(CommitError::Fatal(why)) => {

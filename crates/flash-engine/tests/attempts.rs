@@ -141,8 +141,13 @@ async fn a_store_that_takes_nothing_does_not_keep_a_process_that_ends() {
         }
         shop.pass(Duration::from_millis(300)).await;
         shop.engine.close();
-        let Shop { committer, .. } = shop;
+        let Shop {
+            committer, engine, ..
+        } = shop;
         let ended = tokio::time::timeout(Duration::from_secs(5), committer).await;
         ended.unwrap().unwrap().unwrap();
+        // It did not ask until the last refusal was used up.
+        let rows = engine.attempts(&id("s1")).await.unwrap();
+        assert!(rows.is_empty(), "{rows:?}");
     }
 }

@@ -11,7 +11,7 @@ mod common;
 use std::time::Duration;
 
 use common::{NOON, Shop, both, id, refusal, sale, stands, who};
-use flash_engine::{AdminRefusal, EngineConfig, HashKey, SaleCommand};
+use flash_engine::{AdminRefusal, Caller, EngineConfig, HashKey, SaleCommand};
 use flash_store::{Change, EntryRefusal, EventPlace, MemoryFault, MemoryStore, NotApplied};
 use flash_types::*;
 use serde_json::{Value, json};
@@ -293,6 +293,25 @@ async fn what_came_back_unpaid_waits_for_the_announced_times_and_for_none_after_
     }
 }
 
+/// A time that brought nothing of an item is over for that item, too.
+#[tokio::test(start_paused = true)]
+async fn what_comes_back_between_two_times_waits_for_the_second() {
+    for shop in both() {
+        shop.publish(pooled(3)).await;
+        until(&shop, 60).await;
+        for item in ["a", "b"] {
+            let won = shop.won("u1", item, &[(item, 3)]).await;
+            shop.cancel(won.reservation_id).await;
+        }
+        let shop = shop.restart();
+        until(&shop, 119).await;
+        assert_eq!((shop.units(0), shop.units(1)), ([3, 0, 0, 0], [3, 2, 0, 0]));
+        until(&shop, 120).await;
+        assert_eq!((shop.units(0), shop.units(1)), ([0, 3, 0, 0], [0, 5, 0, 0]));
+        shop.audited().await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_pool_does_not_take_what_later_waves_hold() {
     let shop = Shop::open();
@@ -339,6 +358,43 @@ async fn what_runs_out_at_the_last_time_is_for_sale_and_not_forgotten() {
             shop.pass(Duration::from_secs(1)).await;
             assert_eq!(shop.units(0), [0, 3, 0, 0]);
         }
+    }
+}
+
+/// Given up before the last announced time, stored with it: nothing would release it afterwards.
+#[tokio::test(start_paused = true)]
+async fn what_comes_back_in_the_batch_of_the_last_time_is_not_pooled() {
+    for shop in both() {
+        shop.publish(pooled(3)).await;
+        shop.pass(Duration::from_millis(119_000)).await;
+        let won = shop.won("u1", "k1", &[("a", 3)]).await.reservation_id;
+        shop.pass(Duration::from_millis(500)).await;
+        shop.store.hold();
+        let buying = {
+            let (engine, now) = (shop.engine.clone(), shop.now());
+            let request = common::purchase("s1", "u2", "k1", &[("b", 1)]);
+            tokio::spawn(async move { engine.purchase(&request, now).await })
+        };
+        shop.pass(Duration::from_millis(30)).await;
+        let giving_up = {
+            let (engine, now) = (shop.engine.clone(), shop.now());
+            tokio::spawn(async move { engine.cancel(Caller::Storefront, won, now).await })
+        };
+        until(&shop, 120).await;
+        shop.store.release();
+        assert!(matches!(buying.await.unwrap(), Outcome::Reserved(_)));
+        let given_up = giving_up.await.unwrap();
+        assert_eq!(stands(&given_up).state, ReservationState::Released);
+        let entries = shop.store.entries();
+        let batch_of = |is_it: fn(&Change) -> bool| {
+            let mut found = entries.iter().filter(|(_, entry)| is_it(&entry.change));
+            found.next_back().unwrap().0
+        };
+        let wave = batch_of(|change| matches!(change, Change::Wave { .. }));
+        let release = batch_of(|change| matches!(change, Change::Release { .. }));
+        assert_eq!(wave, release, "one batch");
+        assert_eq!(shop.units(0), [0, 3, 0, 0]);
+        shop.audited().await;
     }
 }
 
