@@ -182,6 +182,20 @@ impl Sale {
         plan
     }
 
+    /// The item was for sale at its price: a sale that was closed before it opened never was.
+    pub(crate) fn was_for_sale(&self, item: ItemIndex, wall: Timestamp) -> bool {
+        let is_released = || {
+            let units = self.units(item);
+            units.unreleased < units.stock
+        };
+        let has_opened = match self.state() {
+            SaleState::Draft | SaleState::Published => false,
+            SaleState::Open | SaleState::Paused | SaleState::Frozen => true,
+            SaleState::Closed => is_released(),
+        };
+        has_opened && self.definition.starts_at <= wall
+    }
+
     /// The next release of an item that is announced after `now`: when, and how many units where that is known.
     pub fn next_wave(&self, item: ItemIndex, now: Timestamp) -> Option<(Timestamp, Option<u32>)> {
         let is_over =
@@ -544,4 +558,34 @@ fn state_of(code: u8) -> SaleState {
         "states are listed in the order of their codes"
     );
     state
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_before_a_change_of_price_are_told_from_those_of_now() {
+        let item = |name: &str| serde_json::json!({"item": name, "title": name, "sale_price_minor": 100, "stock_units": 1});
+        let definition: SaleDefinition = serde_json::from_value(serde_json::json!({
+            "sale_id": "s1", "title": "Sale", "starts_at": Timestamp(0), "ends_at": Timestamp(1),
+            "currency": "CNY", "items": [item("a"), item("b")]
+        }))
+        .unwrap();
+        let units = Sale::draft_units(&definition);
+        let state = SaleState::Paused;
+        let sale = Sale::new(SaleNo(1), definition, state, &units, false, HashKey(1, 2));
+        let priced = |item| {
+            let lines = Lines::merged([Line {
+                item: ItemIndex(item),
+                quantity: Quantity::of_line(1).unwrap(),
+            }]);
+            sale.priced(&lines.unwrap())
+        };
+        let (first, second) = (priced(0), priced(1));
+        sale.set_price(ItemIndex(0), Money(90));
+        assert!(!sale.sells_at(&first));
+        assert!(sale.sells_at(&second));
+        assert!(sale.sells_at(&priced(0)));
+    }
 }

@@ -279,6 +279,29 @@ async fn who_paid_more_is_due_the_difference_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_price_at_which_nothing_was_ever_for_sale_counts_nowhere() {
+    let shop = Shop::open();
+    shop.publish(protected()).await;
+    bought(&shop, "u1", 1).await;
+    let later = NOON.plus(Duration::from_secs(60));
+    publish(&shop, plan("s2", 80, later)).await;
+    shop.engine
+        .command(&id("s2"), SaleCommand::Close, who())
+        .await
+        .unwrap();
+    shop.pass(Duration::from_secs(61)).await;
+    assert_eq!(due(&protection(&shop, true).await), []);
+    let mut new = plan("new", 85, NOON);
+    assert_eq!(codes(&shop, &new, later), [PriceCode::BelowLowestPrice]);
+    new["items"][0]["sale_price_minor"] = json!(100);
+    assert_eq!(codes(&shop, &new, later), []);
+    new["items"][0]["sale_price_minor"] = json!(79);
+    let plan: SaleDefinition = serde_json::from_value(new).unwrap();
+    let found = shop.engine.findings(&plan, later);
+    assert!(found[0].detail.contains("100 in s1"), "{found:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_window_of_protection_has_edges() {
     for (offset_ms, is_due) in [
         (0, false),
