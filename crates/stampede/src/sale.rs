@@ -12,16 +12,41 @@ use crate::admin_client::{AdminClient, problem};
 use crate::cli::{SaleCommand, SaleVerb};
 use crate::logs::say;
 
+mod correct;
+
 /// Carries one verb out.
 pub(crate) fn run(command: &SaleCommand) -> Result<(), Failure> {
     let mut client = AdminClient::new(&command.admin)?;
     match &command.verb {
         SaleVerb::List => list(&mut client)?,
-        SaleVerb::Apply { file, publish } => apply(&mut client, file, *publish)?,
-        SaleVerb::Publish { id } => change(&mut client, id, "publish")?,
+        SaleVerb::Apply {
+            file,
+            publish,
+            accept,
+        } => apply(&mut client, file, publish.then_some(accept))?,
+        SaleVerb::Publish { id, accept } => publish(&mut client, id, accept)?,
+        SaleVerb::Unpublish { id } => change(&mut client, id, "unpublish")?,
         SaleVerb::Pause { id } => change(&mut client, id, "pause")?,
         SaleVerb::Resume { id } => change(&mut client, id, "resume")?,
         SaleVerb::Close { id } => change(&mut client, id, "close")?,
+        SaleVerb::Price {
+            id,
+            item,
+            price_minor,
+            reason,
+        } => correct::price(&mut client, id, item, *price_minor, reason)?,
+        SaleVerb::Release {
+            id,
+            item,
+            units,
+            key,
+        } => correct::release(&mut client, id, item, *units, key.as_deref())?,
+        SaleVerb::Protect { id, dry_run } => correct::protect(&mut client, id, *dry_run)?,
+        SaleVerb::Events {
+            sale,
+            after,
+            follow,
+        } => correct::events(&mut client, sale.as_deref(), after.as_deref(), *follow)?,
         SaleVerb::Loss { id } => loss(&mut client, id)?.iter().for_each(|line| say(line)),
         SaleVerb::AcceptLoss { id, list } => accept_loss(&mut client, id, list.as_deref())?,
     }
@@ -96,8 +121,15 @@ fn rows_of(client: &mut AdminClient, sale: &Value, table: &mut Table) -> anyhow:
 }
 
 fn change(client: &mut AdminClient, id: &str, verb: &str) -> anyhow::Result<()> {
-    let body = json!({});
-    let sale = client.call("POST", &format!("/v1/admin/sales/{id}/{verb}"), Some(&body))?;
+    command(client, id, verb, &json!({}))
+}
+
+fn publish(client: &mut AdminClient, id: &str, accept: &[String]) -> anyhow::Result<()> {
+    command(client, id, "publish", &json!({"accept": accept}))
+}
+
+fn command(client: &mut AdminClient, id: &str, verb: &str, body: &Value) -> anyhow::Result<()> {
+    let sale = client.call("POST", &format!("/v1/admin/sales/{id}/{verb}"), Some(body))?;
     say(&format!(
         "{id} is {}",
         sale["state"].as_str().unwrap_or("done")
@@ -160,7 +192,12 @@ fn accept_loss(client: &mut AdminClient, id: &str, list: Option<&Path>) -> anyho
     Ok(())
 }
 
-fn apply(client: &mut AdminClient, file: &Path, publish: bool) -> anyhow::Result<()> {
+/// With `accept` it is published as well.
+fn apply(
+    client: &mut AdminClient,
+    file: &Path,
+    accept: Option<&Vec<String>>,
+) -> anyhow::Result<()> {
     let definition = read(file, now()?)?;
     let id = definition["sale_id"]
         .as_str()
@@ -183,10 +220,10 @@ fn apply(client: &mut AdminClient, file: &Path, publish: bool) -> anyhow::Result
         }
         _ => bail!("{}", problem(&made)),
     }
-    if publish {
-        change(client, &id, "publish")?;
+    match accept {
+        Some(accept) => publish(client, &id, accept),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn now() -> anyhow::Result<Timestamp> {

@@ -10,6 +10,7 @@ mod disk;
 mod flush;
 mod integrating;
 mod machine;
+mod mistakes;
 #[cfg(feature = "faults")]
 mod points;
 mod redis;
