@@ -18,4 +18,5 @@ mod retired;
 mod rig;
 mod start;
 mod stop;
+mod storefront;
 mod trace;
