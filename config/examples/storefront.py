@@ -10,7 +10,7 @@ Settings come from the environment: ENGINE, SALE, STOREFRONT_KEY, WEBHOOK_SECRET
 Three rules make it safe to kill at any moment: a wish is written down before it is sent; it is sent again under the same
 name until there is an answer; what happened is read from the engine's event log after the last event that was applied.
 """
-import hashlib, hmac, json, os, random, sqlite3, threading, time, urllib.error, urllib.parse, urllib.request, uuid
+import hashlib, hmac, http.client, json, os, random, sqlite3, threading, time, urllib.parse, urllib.request, uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 ENGINE = os.environ.get("ENGINE", "http://127.0.0.1:8080")
@@ -22,6 +22,8 @@ TOLERANCE_S, TRIES = 300, 8
 RANK = {"new": 0, "unknown": 0, "refused": 0, "reserved": 1, "expired": 2, "released": 2, "confirmed": 3, "refunded": 4}
 
 db = sqlite3.connect(os.environ.get("DATABASE", "storefront.db"), check_same_thread=False, isolation_level=None)
+plain = type("Plain", (urllib.request.HTTPErrorProcessor,), {"http_response": lambda self, asked, answer: answer})
+opener = urllib.request.build_opener(plain)  # a refusal is an answer, not an exception
 lock = threading.RLock()  # of the database; never held while the engine is asked
 db.executescript("""
 PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
@@ -48,18 +50,16 @@ def call(method, path, body=None, headers={}):
         all_headers = {"Authorization": "Bearer " + KEY, "Content-Type": "application/json", **headers}
         try:
             request = urllib.request.Request(ENGINE + path, data, all_headers, method=method)
-            with urllib.request.urlopen(request, timeout=5) as answer:
-                return answer.status, json.load(answer)
-        except urllib.error.HTTPError as error:
+            with opener.open(request, timeout=5) as answer:
+                status, told = answer.status, json.load(answer)
             # Whatever does not carry a problem of the engine's comes from a proxy, and says nothing.
-            is_ours = error.headers.get_content_type() == "application/problem+json"
-            told = json.load(error) if is_ours else {}
+            is_ours = status < 300 or answer.headers.get_content_type() == "application/problem+json"
             # Nor does our own key being wrong (401) say anything about the order.
-            is_open = error.code in (401, 408, 429, 500, 503, 504) or told.get("outcome") == "in_flight"
-            if is_ours and not is_open:
-                return error.code, told
-        except (OSError, ValueError):
-            told = {}
+            if is_ours and status not in (401, 408, 429, 500, 503, 504) and told.get("outcome") != "in_flight":
+                return status, told
+        except (OSError, ValueError, http.client.HTTPException):  # no answer, or not all of it
+            is_ours = False
+        told = told if is_ours else {}
         # Growing, jittered, and never sooner than the engine said. A longer wait is the caller's to decide.
         pause_s = max(0.05 * 2 ** attempt * random.uniform(0.5, 1), told.get("retry_after_ms", 0) / 1000)
         if attempt + 1 == TRIES or pause_s > 5:

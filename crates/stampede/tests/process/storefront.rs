@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use crowd::client::{Client, Request, Response, Timeouts};
 use crowd::wait::poll_until_async;
+use dev_faultproxy::{FaultProxy, Upstream};
 use hmac::{Hmac, KeyInit, Mac};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -30,12 +31,13 @@ struct Storefront {
 }
 
 impl Storefront {
-    fn start(shop: &Shop) -> Self {
+    /// Before an engine that it reaches at this address.
+    fn start(shop: &Shop, engine: SocketAddr) -> Self {
         need("python3");
         let mut command = std::process::Command::new("python3");
         command
             .arg(PROGRAM)
-            .env("ENGINE", format!("http://{}", shop.server.public))
+            .env("ENGINE", format!("http://{engine}"))
             .env("SALE", SALE)
             .env("STOREFRONT_KEY", &shop.keys.storefront_key)
             .env("WEBHOOK_SECRETS", format!("the next one,{SECRET}"))
@@ -146,16 +148,23 @@ async fn log_of(shop: &Shop) -> Vec<Value> {
 
 async fn a_storefront_that_is_killed_catches_up(rig: Rig) {
     let shop = Shop::open(rig, &[("a", 5)]).await;
-    let front = Storefront::start(&shop);
+    let network = FaultProxy::start(Upstream::Tcp(shop.server.public)).unwrap();
+    let front = Storefront::start(&shop, network.addr());
     let alice = front.buy("alice").await;
     assert_eq!(alice["state"], "reserved", "{alice}");
     for _ in 0..2 {
         assert_eq!(front.pay(&alice, "pay-a").await["outcome"], "confirmed");
     }
-    let [bob, carol] = [front.buy("bob").await, front.buy("carol").await];
+    // An answer that gets lost is asked for again, under the same key.
+    network.cut_replies_after(9);
+    let bob = front.buy("bob").await;
+    assert_eq!(bob["state"], "reserved", "{bob}");
+    assert_eq!(network.fired(), 1);
+    let carol = front.buy("carol").await;
+    assert_eq!(reservations(&shop).await.len(), 3);
 
-    // Killed while an order is on its way: nobody ever hears of the engine's answer.
-    shop.server.signal(Signal::SIGSTOP).unwrap();
+    // Killed between the engine's yes and its arrival: nobody ever hears of it.
+    network.drop_replies(true);
     let address = front.address;
     let lost = tokio::spawn(async move {
         let body = json!({"order_id": "on-its-way", "buyer": "dave", "item": "a"}).to_string();
@@ -165,15 +174,16 @@ async fn a_storefront_that_is_killed_catches_up(rig: Rig) {
             .await
             .is_err()
     });
-    let is_written = poll_until_async(BOUND, LOOK, async || {
-        let tables = front.tables().await;
-        let mut orders = tables["orders"].as_array().unwrap().iter();
-        orders.any(|order| order["state"] == "new").then_some(())
+    let is_reserved = poll_until_async(BOUND, LOOK, async || {
+        (reservations(&shop).await.len() == 4 && network.fired() > 1).then_some(())
     });
-    assert!(is_written.await.is_some(), "no order");
+    assert!(is_reserved.await.is_some(), "no reservation");
+    let tables = front.tables().await;
+    let orders = tables["orders"].as_array().unwrap();
+    assert!(orders.iter().any(|order| order["state"] == "new"));
     front.kill();
-    shop.server.signal(Signal::SIGCONT).unwrap();
     assert!(lost.await.unwrap(), "answered by a killed process");
+    network.drop_replies(false);
 
     // Meanwhile things go on: one gives up, whose money then comes; another's is confirmed by a colleague.
     let call = async |order: &Value, verb: &str, body: Value| {
@@ -191,7 +201,7 @@ async fn a_storefront_that_is_killed_catches_up(rig: Rig) {
         200
     );
 
-    let front = Storefront::start(&shop);
+    let front = Storefront::start(&shop, network.addr());
     let states = front.states().await;
     assert_eq!(states, reservations(&shop).await);
     let mut told: Vec<_> = states.values().map(String::as_str).collect();
@@ -226,7 +236,7 @@ async fn a_storefront_that_is_killed_catches_up(rig: Rig) {
 
     // What was told at once is in the log too, and changes nothing again.
     front.kill();
-    let front = Storefront::start(&shop);
+    let front = Storefront::start(&shop, network.addr());
     assert_eq!(front.states().await, reservations(&shop).await);
     assert_eq!(
         front.tables().await["refunds_due"]
@@ -243,7 +253,7 @@ async fn a_storefront_that_is_killed_catches_up(rig: Rig) {
 
 async fn a_webhook_is_taken_signed_once_and_in_any_order(rig: Rig) {
     let shop = Shop::open(rig, &[("a", 5)]).await;
-    let front = Storefront::start(&shop);
+    let front = Storefront::start(&shop, shop.server.public);
     let order = front.buy("alice").await;
     let id = order["reservation_id"].as_str().unwrap();
     for (verb, body) in [
@@ -295,6 +305,6 @@ async fn a_webhook_is_taken_signed_once_and_in_any_order(rig: Rig) {
         ["p2", "state_conflict"]
     );
     front.kill();
-    let front = Storefront::start(&shop);
+    let front = Storefront::start(&shop, shop.server.public);
     assert_eq!(front.states().await[id], "refunded");
 }
