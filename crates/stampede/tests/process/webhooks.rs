@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::rig::*;
 
+#[allow(dead_code, reason = "other tests make it redirect")]
 #[path = "../../../flash-settle/tests/common/target.rs"]
 mod target;
 use target::{Answer, Received, Server};
