@@ -95,7 +95,9 @@ impl AdminClient {
 
     /// Waits between two looks.
     pub(crate) fn wait(&self, time: Duration) {
-        self.runtime.block_on(tokio::time::sleep(time));
+        // Made within the runtime: a timer belongs to one.
+        self.runtime
+            .block_on(async { tokio::time::sleep(time).await });
     }
 }
 

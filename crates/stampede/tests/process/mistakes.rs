@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use crowd::wait::poll_until_async;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -172,7 +173,11 @@ async fn units_are_released_by_hand_and_events_are_followed(rig: Rig) {
             .map(|line| serde_json::from_str(line).unwrap())
             .collect()
     };
-    let all = events(&[]);
+    // The list of all sales ends just before the store's present.
+    let all = poll_until_async(BOUND, LOOK, async || {
+        Some(events(&[])).filter(|all| all.len() >= 3)
+    });
+    let all = all.await.unwrap();
     let types: Vec<_> = all
         .iter()
         .map(|event| event["type"].as_str().unwrap())
