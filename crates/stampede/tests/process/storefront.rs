@@ -16,6 +16,7 @@ use crate::rig::*;
 on_both_stores!(
     a_storefront_that_is_killed_catches_up,
     a_webhook_is_taken_signed_once_and_in_any_order,
+    the_engine_tells_the_storefront_what_happens_elsewhere,
 );
 
 const PROGRAM: &str = concat!(
@@ -33,6 +34,10 @@ struct Storefront {
 impl Storefront {
     /// Before an engine that it reaches at this address.
     fn start(shop: &Shop, engine: SocketAddr) -> Self {
+        Self::start_at(shop, engine, 0)
+    }
+
+    fn start_at(shop: &Shop, engine: SocketAddr, port: u16) -> Self {
         need("python3");
         let mut command = std::process::Command::new("python3");
         command
@@ -42,7 +47,7 @@ impl Storefront {
             .env("STOREFRONT_KEY", &shop.keys.storefront_key)
             .env("WEBHOOK_SECRETS", format!("the next one,{SECRET}"))
             .env("DATABASE", shop.rig.path("storefront.db"))
-            .env("PORT", "0");
+            .env("PORT", port.to_string());
         let process = ByHand::start(command, shop.rig.dir.path());
         let line = process.line();
         let address = line.trim().rsplit('/').next().unwrap().parse().unwrap();
@@ -307,4 +312,44 @@ async fn a_webhook_is_taken_signed_once_and_in_any_order(rig: Rig) {
     front.kill();
     let front = Storefront::start(&shop, shop.server.public);
     assert_eq!(front.states().await[id], "refunded");
+}
+
+async fn the_engine_tells_the_storefront_what_happens_elsewhere(rig: Rig) {
+    // Free a moment ago: the engine is told of the storefront before that runs.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let config = rig.path("webhooks.toml");
+    let text = format!(
+        "[[webhooks]]\nname = \"shop\"\nurl = \"http://127.0.0.1:{port}/webhook\"\nsecret = \"{SECRET}\"\nallow_private = true\n"
+    );
+    std::fs::write(&config, text).unwrap();
+    let rig = rig.argument("--config", config.to_str().unwrap());
+    let shop = Shop::open(rig, &[("a", 5)]).await;
+    let front = Storefront::start_at(&shop, shop.server.public, port);
+    let orders = [
+        front.buy("alice").await,
+        front.buy("bob").await,
+        front.buy("carol").await,
+    ];
+    let call = async |order: &Value, verb: &str, body: Value| {
+        let id = order["reservation_id"].as_str().unwrap();
+        let request = Request::post(&format!("/v1/reservations/{id}/{verb}"));
+        engine(&shop, request, Some(body)).await.status
+    };
+    assert_eq!(call(&orders[0], "cancel", json!({})).await, 200);
+    let paid = json!({"payment_ref": "p-b"});
+    assert_eq!(call(&orders[1], "confirm", paid).await, 200);
+    let expected = reservations(&shop).await;
+    let has_heard = poll_until_async(BOUND, LOOK * 10, async || {
+        (front.states().await == expected).then_some(())
+    });
+    let log = shop.server.log();
+    assert!(
+        has_heard.await.is_some(),
+        "{}\n{log}",
+        front.process.complained()
+    );
+    let states: Vec<_> = expected.values().map(String::as_str).collect();
+    assert_eq!(states, ["released", "confirmed", "reserved"]);
 }
