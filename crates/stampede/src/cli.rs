@@ -256,6 +256,14 @@ pub(crate) enum SaleVerb {
         #[arg(long, value_name = "STATE", default_value = "confirmed")]
         state: String,
     },
+    /// Print its report: from the try to the money, refusals, sales over time, items, buyers.
+    Report {
+        /// The sale.
+        id: String,
+        /// As the admin API gives it, instead of tables.
+        #[arg(long, value_name = "FORMAT", value_parser = ["json", "csv"])]
+        format: Option<String>,
+    },
     /// List what a frozen sale's Redis lost of what was acknowledged, one JSON line each (needs the role operator).
     Loss {
         /// The sale.
