@@ -15,6 +15,7 @@ mod machine;
 mod points;
 mod redis;
 mod rehearsal;
+mod report;
 mod retired;
 mod rig;
 mod start;
