@@ -103,12 +103,12 @@ pub fn expected(orders: &Orders, tries: &[&Try], events: &Value, sale: &Value) -
         "best_slot": best,
         "slots": slots,
         "items": [
-            item("a", &here, tries, &opened_at, json!([{"from": null, "unit_price_minor": 9_900}])),
-            item("b", &here, tries, &opened_at, json!([
+            item("a", &here, tries, &opened_at, &json!([{"from": null, "unit_price_minor": 9_900}])),
+            item("b", &here, tries, &opened_at, &json!([
                 {"from": null, "unit_price_minor": 500},
                 {"from": price_changed_at, "unit_price_minor": 450},
             ])),
-            item("c", &here, tries, &opened_at, json!([{"from": null, "unit_price_minor": 9_900}])),
+            item("c", &here, tries, &opened_at, &json!([{"from": null, "unit_price_minor": 9_900}])),
         ],
         "buyers": buyers(&here, &before),
         "goal": {"orders": 10, "paid_orders": paid, "reached_bp": paid * 1_000},
@@ -216,7 +216,7 @@ fn slots(here: &[&Value], tries: &[&Try]) -> Vec<Value> {
     begins.into_iter().map(of_slot).collect()
 }
 
-fn item(name: &str, here: &[&Value], tries: &[&Try], opened_at: &Value, prices: Value) -> Value {
+fn item(name: &str, here: &[&Value], tries: &[&Try], opened_at: &Value, prices: &Value) -> Value {
     let of_item = |pick: Pick<'_>| -> Vec<(i64, i64, i64)> {
         let orders = here.iter().filter(|order| pick(order));
         let lines = orders
@@ -293,17 +293,16 @@ fn item(name: &str, here: &[&Value], tries: &[&Try], opened_at: &Value, prices: 
 }
 
 fn buyers(here: &[&Value], before: &[&Value]) -> Value {
+    let text = |name: &Value| name.as_str().unwrap().to_owned();
     let names = |orders: &[&Value], pick: Pick<'_>| -> BTreeSet<String> {
         let picked = orders.iter().filter(|order| pick(order));
-        picked.map(|order| order["buyer_id"].to_string()).collect()
+        picked.map(|order| text(&order["buyer_id"])).collect()
     };
     let paid = names(here, &is_paid);
     let returning = paid.intersection(&names(before, &is_paid)).count();
     let orders_of = |buyer: &String| {
         let orders = here.iter().filter(|order| is_paid(order));
-        orders
-            .filter(|order| order["buyer_id"].to_string() == *buyer)
-            .count()
+        orders.filter(|order| order["buyer_id"] == *buyer).count()
     };
     let orders: usize = paid.iter().map(orders_of).sum();
     json!({
