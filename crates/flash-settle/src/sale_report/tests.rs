@@ -283,7 +283,7 @@ fn a_row_is_a_figure_and_no_formula() {
     }
     let is_whole =
         |line: &&str| line.is_empty() || line.contains('"') || line.split(',').count() == 5;
-    assert!(lines.iter().all(|line| is_whole(line)), "{text}");
+    assert!(lines.iter().copied().all(is_whole), "{text}");
 }
 
 #[test]
