@@ -96,13 +96,9 @@ fn refusals(report: &Value) -> String {
     }
     let mut table = table(&["refused", "tries", "by item"]);
     for one in all {
-        let items = list(&one["items"]).iter().map(|item| {
-            let name = match &item["item"] {
-                Value::Null => "-".to_owned(),
-                name => text(name),
-            };
-            format!("{name} {}", text(&item["attempts"]))
-        });
+        let items = list(&one["items"])
+            .iter()
+            .map(|item| format!("{} {}", text(&item["item"]), text(&item["attempts"])));
         let items = items.collect::<Vec<_>>().join(", ");
         table.add_row([text(&one["outcome"]), text(&one["attempts"]), items]);
     }

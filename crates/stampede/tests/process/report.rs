@@ -149,7 +149,7 @@ async fn asked(shop: &Shop, sale: &str, query: &str, key: &str) -> (u16, String)
     (answer.status, String::from_utf8(answer.body).unwrap())
 }
 
-/// An earlier sale, in which ann and bob paid and cara gave up; and one with everything that can happen.
+/// An earlier sale, in which ann and bob paid and fay gave up; and one with everything that can happen.
 async fn sold(rig: Rig) -> Calls {
     let shop = Shop::start(rig);
     let mut earlier = sale(&[("a", 10)]);
@@ -178,7 +178,7 @@ async fn sold(rig: Rig) -> Calls {
 }
 
 async fn early(calls: &mut Calls) {
-    for (buyer, is_paid) in [("ann", true), ("bob", true), ("cara", false)] {
+    for (buyer, is_paid) in [("ann", true), ("bob", true), ("fay", false)] {
         let id = calls
             .buy(EARLIER, buyer, "k", &[("a", 1)], "reserved")
             .await;
