@@ -106,8 +106,8 @@ impl Engine {
         let key = self.config.hash_key;
         let mut sale = Sale::new(sale_no, definition, SaleState::Draft, &units, false, key);
         if let Some(known) = &known {
-            // Whoever waits for the old draft's turn goes on with the new one.
-            sale.turn = Arc::clone(&known.turn);
+            // Also answers from before it was unpublished: the store keeps them under their keys for ever.
+            sale.succeed(known);
         }
         let sale = Arc::new(sale);
         self.submit(&sale, work, Some(note), turns, deadline)

@@ -101,6 +101,8 @@ struct LaneCommitter {
     next_scan: Instant,
     next_check: Instant,
     is_more_due: bool,
+    /// The store took nothing of the last batch.
+    is_refused: bool,
 }
 
 /// A batch on its way, with what to do when its fate is known.
@@ -140,6 +142,7 @@ impl LaneCommitter {
             next_scan: committer.now,
             next_check: committer.now,
             is_more_due: false,
+            is_refused: false,
         }
     }
 
@@ -160,6 +163,10 @@ impl LaneCommitter {
                 continue;
             };
             self.commit(flight).await?;
+            // What is due comes up again at the next start: a store that takes nothing does not keep the process.
+            if self.is_refused && self.engine.queue.is_closed() && self.lane.waiting_jobs() == 0 {
+                return Ok(());
+            }
         }
     }
 
@@ -217,10 +224,11 @@ impl LaneCommitter {
         let is_probing = self.is_first() && now.at >= self.next_check && self.check(now);
         // A poke means that something is due right now: a scan is cheap where nothing queued.
         if now.at >= self.next_scan || self.is_more_due || jobs.is_empty() {
-            let mut due = self.due_waves(now);
+            let sales = self.sales();
+            let mut due = due_waves(&sales, now);
             due.append(&mut jobs);
             jobs = due;
-            self.add_due(&mut jobs, now);
+            self.add_due(&sales, &mut jobs, now);
             self.next_scan = now.at + SCAN_INTERVAL;
         }
         self.last_at = self.last_at.max(now.steady);
@@ -273,10 +281,14 @@ impl LaneCommitter {
             return end_unsent(&job, refusal);
         }
         let gate_before = job.sale.gate();
-        if let Err(refusal) = pass_gate(&job, &mut flight.gates) {
+        if let Err(refusal) = pass_gate(&job, flight) {
             return end_unsent(&job, refusal);
         }
         match &mut job.work {
+            // Decided before a pause, and overtaken by it and by a change of price.
+            Work::Reserve { lines, .. } if !job.sale.sells_at(lines) => {
+                return end_unsent(&job, Refusal::SalePaused);
+            }
             Work::Reserve { record, .. } => job.sale.ledger().numbered(*record, serial),
             Work::Transition(transition) => {
                 transition.is_pooled = is_pooling(&job.sale, &flight.waves);
@@ -347,6 +359,7 @@ impl LaneCommitter {
         let sent_at = Instant::now();
         let result = engine.store.commit(batch).await;
         metrics.commit_seconds.record(sent_at.elapsed());
+        self.is_refused = matches!(result, Err(CommitError::NotApplied(_)));
         #[cfg(feature = "faults")]
         flash_store::fault::point("committer_panic");
         match result {
@@ -386,7 +399,7 @@ impl LaneCommitter {
                 }
                 // Nothing is lost by waiting a little; trying at once would only burn the processor.
                 self.is_more_due = false;
-                self.next_scan = Instant::now() + SCAN_INTERVAL;
+                self.next_scan = engine.clock.read().at + SCAN_INTERVAL;
                 Ok(())
             }
             Err(CommitError::Fatal(why)) => {
@@ -433,54 +446,27 @@ impl LaneCommitter {
         }
     }
 
-    /// Releases that the clock asks for, sized when the batch is built. They come before everything else of it: what
-    /// comes back unpaid in the same batch belongs to the next one.
-    fn due_waves(&self, now: Reading) -> Vec<Job> {
-        let mut jobs = Vec::new();
-        for sale in self.sales() {
-            let is_selling = matches!(sale.gate(), SaleState::Open | SaleState::Paused);
-            if sale.is_retired() || !is_selling || sale.state() == SaleState::Frozen {
-                continue;
-            }
-            let due = sale.waves().due(sale.definition(), now.wall);
-            for DueWave { item, wave, at } in due {
-                let is_mark = item == ItemIndex(0);
-                let brings_units =
-                    || units_of_wave(&sale, item, wave, 0, &[]).is_some_and(|units| units > 0);
-                if matches!(wave, WaveRef::Pool(_)) && !is_mark && !brings_units() {
-                    continue;
-                }
-                let work = Work::Wave {
-                    item,
-                    wave,
-                    due_at: at,
-                    units: 0,
-                };
-                push_due(&mut jobs, &sale, work, now);
-            }
-        }
-        jobs
-    }
-
     /// Openings, closings, expiries and departures that the clock asks for.
-    fn add_due(&mut self, jobs: &mut Vec<Job>, now: Reading) {
+    fn add_due(&mut self, sales: &[Arc<Sale>], jobs: &mut Vec<Job>, now: Reading) {
         self.is_more_due = false;
         let expiries_max = self.jobs_max / EXPIRIES_PART;
+        // The last look of a process that ends: nobody counts afterwards.
+        let is_last = self.engine.queue.is_closed();
         let mut due = Vec::new();
-        for sale in self.sales() {
+        for sale in sales {
             if sale.is_retired() {
                 continue;
             }
-            if let Some(work) = due_by_window(&sale, now, self.engine.config.retire_after) {
-                push_due(jobs, &sale, work, now);
+            if let Some(work) = due_by_window(sale, now, self.engine.config.retire_after) {
+                push_due(jobs, sale, work, now);
             }
             if sale.state() == SaleState::Frozen {
                 continue;
             }
             if sale.gate() != SaleState::Draft
-                && let Some((from, counts)) = sale.attempts().take(now.wall, false)
+                && let Some((from, counts)) = sale.attempts().take(now.wall, is_last)
             {
-                push_due(jobs, &sale, Work::CountAttempts { from, counts }, now);
+                push_due(jobs, sale, Work::CountAttempts { from, counts }, now);
             }
             if self.is_more_due {
                 continue;
@@ -494,7 +480,7 @@ impl LaneCommitter {
                     .ledger()
                     .begin(*serial, &Command::Expire, Arc::clone(&fate));
                 if let Begin::Start(transition) = begun {
-                    push_with(jobs, &sale, Work::Transition(transition), fate, now);
+                    push_with(jobs, sale, Work::Transition(transition), fate, now);
                 }
             }
         }
@@ -507,6 +493,35 @@ impl LaneCommitter {
         self.engine.measure_store();
         !self.engine.is_store_up()
     }
+}
+
+/// Releases that the clock asks for, sized when the batch is built. They come before everything else of it: what
+/// comes back unpaid in the same batch belongs to the next one.
+fn due_waves(sales: &[Arc<Sale>], now: Reading) -> Vec<Job> {
+    let mut jobs = Vec::new();
+    for sale in sales {
+        let is_selling = matches!(sale.gate(), SaleState::Open | SaleState::Paused);
+        if sale.is_retired() || !is_selling || sale.state() == SaleState::Frozen {
+            continue;
+        }
+        let due = sale.waves().due(sale.definition(), now.wall);
+        for DueWave { item, wave, at } in due {
+            let is_mark = item == ItemIndex(0);
+            let brings_units =
+                || units_of_wave(sale, item, wave, 0, &[]).is_some_and(|units| units > 0);
+            if matches!(wave, WaveRef::Pool(_)) && !is_mark && !brings_units() {
+                continue;
+            }
+            let work = Work::Wave {
+                item,
+                wave,
+                due_at: at,
+                units: 0,
+            };
+            push_due(&mut jobs, sale, work, now);
+        }
+    }
+    jobs
 }
 
 /// What the window asks for: to be judged by the gate, since commands may be queued before it.
@@ -564,7 +579,7 @@ fn push_with(jobs: &mut Vec<Job>, sale: &Arc<Sale>, work: Work, fate: Arc<Fate>,
 }
 
 /// Holds a job against the state that the sale has after everything built before it.
-fn pass_gate(job: &Job, gates: &mut Vec<(Arc<Sale>, SaleState)>) -> Result<(), Refusal> {
+fn pass_gate(job: &Job, flight: &mut Flight) -> Result<(), Refusal> {
     let gate = job.sale.gate();
     let conflict = Refusal::StateConflict { refund_due: false };
     let next = match (&job.work, gate) {
@@ -585,7 +600,9 @@ fn pass_gate(job: &Job, gates: &mut Vec<(Arc<Sale>, SaleState)>) -> Result<(), R
         }
         (Work::ChangePrice(_), SaleState::Paused) => return Ok(()),
         (Work::Unpublish, SaleState::Published | SaleState::Open | SaleState::Paused) => {
-            if is_used(&job.sale) {
+            // A release of this very batch is none of the ledger's yet.
+            let sale_no = job.sale.sale_no();
+            if is_used(&job.sale) || flight.waves.iter().any(|wave| wave.sale_no == sale_no) {
                 return Err(conflict);
             }
             SaleState::Draft
@@ -616,7 +633,7 @@ fn pass_gate(job: &Job, gates: &mut Vec<(Arc<Sale>, SaleState)>) -> Result<(), R
             | SaleState::Closed,
         ) => return Err(conflict),
     };
-    gates.push((Arc::clone(&job.sale), gate));
+    flight.gates.push((Arc::clone(&job.sale), gate));
     job.sale.set_gate(next);
     Ok(())
 }
@@ -815,6 +832,7 @@ fn settle(engine: &Engine, job: Job, at: Timestamp) {
         Work::Unpublish => {
             sale.set_state(SaleState::Draft);
             engine.catalogue.put([Arc::new(engine.drafted_again(sale))]);
+            sale.opened.notify_waiters();
         }
         Work::Open => {
             ledger.release_all(&sale.held_units());
@@ -823,7 +841,11 @@ fn settle(engine: &Engine, job: Job, at: Timestamp) {
         }
         Work::Pause => sale.set_state(SaleState::Paused),
         Work::Resume => sale.set_state(SaleState::Open),
-        Work::Close => sale.set_state(SaleState::Closed),
+        Work::Close => {
+            sale.set_state(SaleState::Closed);
+            // It may never have opened.
+            sale.opened.notify_waiters();
+        }
         Work::Freeze(reason) => {
             tracing::error!(sale = %sale.definition().sale_id, reason, "sale frozen");
             sale.set_state(SaleState::Frozen);

@@ -152,15 +152,16 @@ impl Engine {
                     ),
                 );
             }
-            let of_others = others
-                .iter()
-                .filter_map(|other| Some((*other, other.price(other.item_index(&item.item)?))));
-            let started = of_others.clone().filter(|(other, _)| {
-                other.definition().starts_at <= wall
+            let of_others = others.iter().filter_map(|other| {
+                let index = other.item_index(&item.item)?;
+                Some((*other, other.price(index), index))
+            });
+            let sold = of_others.clone().filter(|(other, _, index)| {
+                other.was_for_sale(*index, wall)
                     && other.definition().ends_at.plus(LOWEST_PRICE_WINDOW) > wall
             });
-            let lowest = started.min_by_key(|(_, price)| *price);
-            if let Some((other, lowest)) = lowest.filter(|(_, lowest)| price < *lowest) {
+            let lowest = sold.min_by_key(|(_, price, _)| *price);
+            if let Some((other, lowest, _)) = lowest.filter(|(_, lowest, _)| price < *lowest) {
                 found(
                     PriceCode::BelowLowestPrice,
                     format!(
@@ -170,13 +171,13 @@ impl Engine {
                     ),
                 );
             }
-            let announced = of_others.filter(|(other, other_price)| {
+            let announced = of_others.filter(|(other, other_price, _)| {
                 other.definition().starts_at > wall
                     && other.state() == SaleState::Published
                     && plan.starts_at < other.definition().starts_at
                     && price < *other_price
             });
-            for (other, other_price) in announced {
+            for (other, other_price, _) in announced {
                 found(
                     PriceCode::UndercutsAnnounced,
                     format!(

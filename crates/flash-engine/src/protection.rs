@@ -5,7 +5,7 @@ use std::time::Duration;
 use flash_ledger::Command;
 use flash_types::{
     ItemId, ItemIndex, Money, Outcome, Refusal, Reservation, ReservationId, ReservationState,
-    SaleId, SaleState, Serial, Timestamp,
+    SaleId, Serial, Timestamp,
 };
 
 use crate::sale::Sale;
@@ -155,23 +155,13 @@ impl Engine {
         let sales = self.catalogue.all();
         let others = sales.iter().filter(|other| {
             let other_plan = other.definition();
-            let has_started = match other.state() {
-                SaleState::Draft => false,
-                SaleState::Published
-                | SaleState::Open
-                | SaleState::Paused
-                | SaleState::Closed
-                | SaleState::Frozen => other_plan.starts_at <= wall,
-            };
             let is_later = bought_at < other_plan.starts_at && other_plan.starts_at <= until;
-            has_started
-                && is_later
-                && other_plan.currency == plan.currency
-                && other.sale_no() != sale.sale_no()
+            is_later && other_plan.currency == plan.currency && other.sale_no() != sale.sale_no()
         });
         let of_others = others.filter_map(|other| {
-            Some(Later {
-                price: other.price(other.item_index(&item)?),
+            let index = other.item_index(&item)?;
+            other.was_for_sale(index, wall).then(|| Later {
+                price: other.price(index),
                 sale_id: other.definition().sale_id,
             })
         });

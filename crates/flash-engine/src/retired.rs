@@ -25,7 +25,7 @@ impl Engine {
             .map(|i| sale.units(ItemIndex(i)))
             .collect();
         let state = SaleState::Closed;
-        let light = Sale::new(
+        let mut light = Sale::new(
             sale.sale_no(),
             definition,
             state,
@@ -33,9 +33,7 @@ impl Engine {
             true,
             self.config.hash_key,
         );
-        for (key, answer) in sale.take_stock_answers() {
-            light.remember_stock_answer(key, answer);
-        }
+        light.succeed(sale);
         light
     }
 
@@ -55,11 +53,7 @@ impl Engine {
             .collect();
         let key = self.config.hash_key;
         let mut draft = Sale::new(sale.sale_no(), plan, SaleState::Draft, &units, false, key);
-        // Whoever waits for the sale's turn goes on with the draft.
-        draft.turn = Arc::clone(&sale.turn);
-        for (key, answer) in sale.take_stock_answers() {
-            draft.remember_stock_answer(key, answer);
-        }
+        draft.succeed(sale);
         draft
     }
 

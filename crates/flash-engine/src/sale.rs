@@ -56,7 +56,7 @@ pub struct Sale {
     events_mark: AtomicU64,
     /// One admin command at a time.
     pub(crate) turn: Arc<Semaphore>,
-    /// Woken when the sale opened.
+    /// Woken when the sale opened, or will not open.
     pub(crate) opened: Notify,
 }
 
@@ -180,6 +180,20 @@ impl Sale {
             item.sale_price_minor = self.price(ItemIndex(index));
         }
         plan
+    }
+
+    /// The item was for sale at its price: a sale that was closed before it opened never was.
+    pub(crate) fn was_for_sale(&self, item: ItemIndex, wall: Timestamp) -> bool {
+        let is_released = || {
+            let units = self.units(item);
+            units.unreleased < units.stock
+        };
+        let has_opened = match self.state() {
+            SaleState::Draft | SaleState::Published => false,
+            SaleState::Open | SaleState::Paused | SaleState::Frozen => true,
+            SaleState::Closed => is_released(),
+        };
+        has_opened && self.definition.starts_at <= wall
     }
 
     /// The next release of an item that is announced after `now`: when, and how many units where that is known.
@@ -348,6 +362,13 @@ impl Sale {
         lines.as_slice().iter().map(priced).collect()
     }
 
+    /// These are the prices of now: no change of price came between a decision and its batch.
+    pub(crate) fn sells_at(&self, lines: &[PricedLine]) -> bool {
+        lines
+            .iter()
+            .all(|line| line.unit_price_minor == self.price(line.item))
+    }
+
     /// Nothing of this item is left that could come back by itself.
     pub(crate) fn is_drained(&self, item: ItemIndex) -> bool {
         self.ledger.is_drained(item)
@@ -408,8 +429,16 @@ impl Sale {
         self.stock_changes.lock().insert(key, answer);
     }
 
-    pub(crate) fn take_stock_answers(&self) -> HashMap<IdempotencyKey, StockAnswer> {
-        std::mem::take(&mut *self.stock_changes.lock())
+    /// Goes on where the value that it takes the place of stood: commands wait for the same turn and are remembered, and
+    /// marks do not come a second time.
+    pub(crate) fn succeed(&mut self, before: &Self) {
+        self.turn = Arc::clone(&before.turn);
+        // As if it had changed once more: whoever knows the marks of before looks anew.
+        *self.version.get_mut() = before.version() + 1;
+        *self.events_mark.get_mut() = before.events_mark() + 1;
+        self.stock_changes
+            .get_mut()
+            .clone_from(&before.stock_changes.lock());
     }
 
     /// How long a reservation is kept unpaid.
@@ -529,4 +558,34 @@ fn state_of(code: u8) -> SaleState {
         "states are listed in the order of their codes"
     );
     state
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_before_a_change_of_price_are_told_from_those_of_now() {
+        let item = |name: &str| serde_json::json!({"item": name, "title": name, "sale_price_minor": 100, "stock_units": 1});
+        let definition: SaleDefinition = serde_json::from_value(serde_json::json!({
+            "sale_id": "s1", "title": "Sale", "starts_at": Timestamp(0), "ends_at": Timestamp(1),
+            "currency": "CNY", "items": [item("a"), item("b")]
+        }))
+        .unwrap();
+        let units = Sale::draft_units(&definition);
+        let state = SaleState::Paused;
+        let sale = Sale::new(SaleNo(1), definition, state, &units, false, HashKey(1, 2));
+        let priced = |item| {
+            let lines = Lines::merged([Line {
+                item: ItemIndex(item),
+                quantity: Quantity::of_line(1).unwrap(),
+            }]);
+            sale.priced(&lines.unwrap())
+        };
+        let (first, second) = (priced(0), priced(1));
+        sale.set_price(ItemIndex(0), Money(90));
+        assert!(!sale.sells_at(&first));
+        assert!(sale.sells_at(&second));
+        assert!(sale.sells_at(&priced(0)));
+    }
 }

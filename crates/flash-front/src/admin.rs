@@ -276,9 +276,12 @@ async fn protection_page(
     sale_id: &SaleId,
     who: Option<Admin>,
 ) -> Result<Reply, AdminRefusal> {
-    let malformed = |problem| match problem {
-        Problem::Malformed(detail) => AdminRefusal::Malformed(detail.into_owned()),
-        _ => AdminRefusal::Refused(Refusal::NotFound),
+    let malformed = |problem| {
+        if let Problem::Malformed(detail) = problem {
+            AdminRefusal::Malformed(detail.into_owned())
+        } else {
+            AdminRefusal::Refused(Refusal::NotFound)
+        }
     };
     let query = Query::parse(call.parts.uri.query(), &["cursor", "limit"]).map_err(malformed)?;
     let after = query.cursor().map_err(malformed)?;
@@ -426,7 +429,7 @@ impl Command {
     }
 }
 
-/// Carries out a command; one that is malformed never reaches the engine, so it is noted here.
+/// Carries out a command. One that is done is noted with its change; one that is refused changes nothing and is noted here.
 async fn run(
     call: &Call<'_>,
     body: Incoming,
@@ -444,22 +447,32 @@ async fn run(
         Ok(sale_id) => carry_out(call, body, command, sale_id, item, who.clone()).await,
         Err(problem) => Err(Refused::Here(problem)),
     };
-    done.map_err(|by| match by {
-        Refused::Here(problem) => {
-            let rendered = problem.render();
-            let detail = if let Problem::Malformed(detail) = &problem {
-                detail
-            } else {
-                ""
-            };
-            let end = detail.floor_char_boundary(NOTE_BYTES_MAX);
-            let word = rendered.word.as_str();
-            call.engine()
-                .note(&who, command.as_str(), known.as_ref(), word, &detail[..end]);
-            problem
-        }
-        Refused::ByEngine(refusal) => refused(refusal),
+    done.map_err(|by| {
+        let problem = match by {
+            Refused::Here(problem) => problem,
+            // It may be done yet, and then its note is there.
+            Refused::ByEngine(AdminRefusal::Unknown) => return refused(AdminRefusal::Unknown),
+            Refused::ByEngine(refusal) => refused(refusal),
+        };
+        let rendered = problem.render();
+        let detail = why(&problem);
+        let end = detail.floor_char_boundary(NOTE_BYTES_MAX);
+        let word = rendered.word.as_str();
+        call.engine()
+            .note(&who, command.as_str(), known.as_ref(), word, &detail[..end]);
+        problem
     })
+}
+
+/// What the log tells of a refusal beside its word.
+fn why(problem: &Problem) -> &str {
+    if let Problem::Malformed(detail) = problem {
+        detail
+    } else if let Problem::Conflict(detail) | Problem::PriceGuard(detail) = problem {
+        detail
+    } else {
+        ""
+    }
 }
 
 fn refused(refusal: AdminRefusal) -> Problem {
@@ -480,7 +493,7 @@ fn refused(refusal: AdminRefusal) -> Problem {
     }
 }
 
-/// Who said no, and so who notes it.
+/// Who said no.
 enum Refused {
     Here(Problem),
     ByEngine(AdminRefusal),

@@ -299,9 +299,15 @@ fn operation(endpoint: &Endpoint) -> OperationBuilder {
 
 /// The headers that an endpoint reads, besides those of every request.
 fn headers_of(endpoint: &Endpoint) -> impl Iterator<Item = (&'static str, Required)> {
-    let key = endpoint
-        .needs_key
-        .then_some(("Idempotency-Key", Required::True));
+    let may_have_key = endpoint.route == Route::Release;
+    let key = (endpoint.needs_key || may_have_key).then_some((
+        "Idempotency-Key",
+        if endpoint.needs_key {
+            Required::True
+        } else {
+            Required::False
+        },
+    ));
     let buyer = (endpoint.who == Who::BuyerOrStorefront).then_some(("X-Buyer-Id", Required::False));
     let event = (endpoint.route == Route::SaleEvents).then_some(("Last-Event-ID", Required::False));
     [key, buyer, event].into_iter().flatten()
@@ -441,6 +447,8 @@ mod tests {
         assert_eq!(headers(events), [("Last-Event-ID".to_owned(), false)]);
         let stock = &admin["paths"]["/v1/admin/sales/{sale}/items/{item}/stock"]["post"];
         assert_eq!(headers(stock), [key()]);
+        let release = &admin["paths"]["/v1/admin/sales/{sale}/items/{item}/release"]["post"];
+        assert_eq!(headers(release), [("Idempotency-Key".to_owned(), false)]);
 
         let responses = &purchase["responses"];
         assert!(responses["201"]["headers"]["Location"].is_object());

@@ -116,7 +116,7 @@ pub(crate) static ENDPOINTS: &[Endpoint] = endpoints! {
         query ["state" "series" "cursor" "limit"] => 200 "SalePage";
     Public GET "/v1/sales/{sale}" Sale All "One sale" => 200 "SaleView", 304 "";
     Public GET "/v1/sales/{sale}/events" SaleEvents All
-        "Server-sent events `state` and `stock`; begins with a snapshot" => 200 "text/event-stream";
+        "Server-sent events `state`, `wave` and `stock`; begins with a snapshot" => 200 "text/event-stream";
     Public POST "/v1/sales/{sale}/purchases" Purchase BuyerOrStorefront
         "Reserves units; the same Idempotency-Key gets the same reservation"
         body "PurchaseBody" key true => 201 "Reservation", 200 "Reservation";

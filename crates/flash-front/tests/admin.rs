@@ -79,15 +79,11 @@ fn a_sale_is_drafted_replaced_published_and_run(on: On) {
             "{path}"
         );
     }
-    assert_eq!(
-        call(
-            "POST",
-            "/v1/admin/sales/s1/publish",
-            r#"{"accept":["deep_discount"]}"#
-        )
-        .0,
-        400
-    );
+    for (accept, status) in [("deep_discount", 409), ("cheap", 400)] {
+        let body = json!({"accept": [accept]}).to_string();
+        let path = "/v1/admin/sales/s1/publish";
+        assert_eq!(call("POST", path, &body).0, status, "{accept}");
+    }
     let (_, sales) = call("GET", "/v1/admin/sales", "");
     assert_eq!(sales["items"].as_array().unwrap().len(), 1);
     assert_eq!(call("GET", "/v1/admin/sales/s1", "").1["title"], "A sale");

@@ -496,7 +496,7 @@ fn commands_on_reservations_know_their_callers(on: On) {
         (409, "state_conflict".into())
     );
     assert_eq!(told("cancel", &theirs, "{}"), (404, "not_found".into()));
-    assert_eq!(told("extend", &mine, "{}"), (404, "not_found".into()));
+    assert_eq!(told("extend", &mine, "{}"), (403, "forbidden".into()));
     for _ in 0..2 {
         assert_eq!(told("cancel", &mine, "").0, 200);
     }

@@ -126,7 +126,7 @@ impl<F: Clone> Ledger<F> {
     fn see(&self, place: u32, serial: u64) -> Seen {
         match self.look(place, serial) {
             Seen::Open { .. } if self.extensions.contains(serial) => Seen::Closed,
-            seen => seen,
+            seen @ (Seen::Closed | Seen::Undecided | Seen::Open { .. }) => seen,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use flash_types::SaleState;
+use flash_types::{Money, SaleDefinition, SaleState};
 use serde::Deserialize;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -432,6 +432,9 @@ impl Fold {
     }
 
     fn wave(&mut self, event: &Event<'_>, facts: &Facts, report: &mut Report) {
+        if let Some(sale) = self.sales.get(&event.sale_no) {
+            sale.must_be(&["published", "open", "paused"], event, report);
+        }
         let [(item, units)] = facts.units[..] else {
             let detail = format!("event {} (sale.wave) names no item", event.serial);
             return report.add(Code::Damaged, detail);
@@ -518,6 +521,16 @@ impl Fold {
 }
 
 impl SaleFold {
+    fn must_be(&self, states: &[&str], event: &Event<'_>, report: &mut Report) {
+        if !states.contains(&self.state) {
+            let detail = format!(
+                "event {} ({}) does not fit sale {}, which was {} then",
+                event.serial, event.kind, event.sale_no, self.state
+            );
+            report.add(Code::EventUnfit, detail);
+        }
+    }
+
     /// Units leave what is unreleased (`sign` 1), or come back to it (-1).
     fn release(&mut self, units: &[(u16, u32)], sign: i64) {
         for (item, units) in units {
@@ -541,23 +554,26 @@ impl SaleFold {
 
 /// Another price in the plan, which has to be the one that it says was there.
 fn price_changed(sale: &mut SaleFold, event: &Event<'_>, facts: &Facts, report: &mut Report) {
-    let mut plan: serde_json::Value = serde_json::from_str(&sale.definition).unwrap_or_default();
-    let place = usize::from(facts.item);
-    let price = plan
-        .get_mut("items")
-        .and_then(|items| items.get_mut(place))
-        .and_then(|item| item.get_mut("sale_price_minor"));
-    let is_fit = sale.state == "paused" && price.as_deref() == Some(&facts.from);
-    if !is_fit {
-        let detail = format!(
-            "event {} (sale.price_changed) does not fit sale {}, which was {} then, or its price",
-            event.serial, event.sale_no, sale.state
-        );
-        report.add(Code::EventUnfit, detail);
+    sale.must_be(&["paused"], event, report);
+    let plan = serde_json::from_str::<SaleDefinition>(&sale.definition).ok();
+    let price = facts.to.as_i64().map(Money);
+    let Some((mut plan, price)) = plan.zip(price) else {
+        let detail = format!("event {} (sale.price_changed) cannot be read", event.serial);
+        return report.add(Code::Damaged, detail);
+    };
+    let from = facts.from.as_i64().map(Money);
+    match plan.items.get_mut(usize::from(facts.item)) {
+        Some(item) if Some(item.sale_price_minor) == from => item.sale_price_minor = price,
+        Some(_) | None => {
+            let detail = format!(
+                "event {} (sale.price_changed): item {} was not sold at {}",
+                event.serial, facts.item, facts.from
+            );
+            report.add(Code::EventUnfit, detail);
+        }
     }
-    if let Some(price) = price {
-        *price = facts.to.clone();
-        sale.definition = plan.to_string();
+    if let Ok(definition) = serde_json::to_string(&plan) {
+        sale.definition = definition;
         sale.is_repriced = true;
     }
 }

@@ -631,7 +631,7 @@ fn what_is_planted_in_a_storied_sale_is_named() {
                 json("$.from", "1")
             ),
             Code::EventUnfit,
-            "or its price",
+            "was not sold at 1",
         ),
         (
             "a protection paid twice",

@@ -218,7 +218,7 @@ pub trait Store: Send + Sync + 'static {
         sale_no: SaleNo,
     ) -> impl Future<Output = Result<Vec<AttemptsRow>, ReadError>> + Send;
 
-    /// Where the last event of each sale stands, those that are told to nobody among them.
+    /// Where the last event of each sale stands; a store may count those that are told to nobody.
     fn last_places(
         &self,
     ) -> impl Future<Output = Result<Vec<(SaleNo, EventPlace)>, ReadError>> + Send;

@@ -335,7 +335,11 @@ impl Store for MemoryStore {
     async fn last_places(&self) -> Result<Vec<(SaleNo, EventPlace)>, ReadError> {
         let state = self.state.lock();
         let mut last = std::collections::BTreeMap::new();
-        for told in &state.events {
+        let outside = state
+            .events
+            .iter()
+            .filter(|told| !is_internal(&told.row.kind));
+        for told in outside {
             last.insert(told.row.sale_no, told.row.place);
         }
         Ok(last.into_iter().collect())

@@ -4,6 +4,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
+use comfy_table::{Table, presets};
 use crowd::client::{Client, Request, Response, Timeouts};
 use serde_json::Value;
 
@@ -67,7 +68,21 @@ impl AdminClient {
         path: &str,
         body: Option<&Value>,
     ) -> anyhow::Result<Response> {
-        let draft = Request::draft(method, path).bearer(&self.key);
+        self.send_with_key(method, path, body, None)
+    }
+
+    /// The same, maybe under an idempotency key.
+    pub(crate) fn send_with_key(
+        &mut self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+        key: Option<&str>,
+    ) -> anyhow::Result<Response> {
+        let mut draft = Request::draft(method, path).bearer(&self.key);
+        if let Some(key) = key {
+            draft = draft.key(key);
+        }
         let request = match body {
             Some(body) => draft.json(&body.to_string()),
             None => draft.bare(),
@@ -77,9 +92,16 @@ impl AdminClient {
             anyhow!("nobody answers at {} ({error}): is `stampede serve` running, and is that its admin address (--admin-url)?", self.url)
         })
     }
+
+    /// Waits between two looks.
+    pub(crate) fn wait(&self, time: Duration) {
+        // Made within the runtime: a timer belongs to one.
+        self.runtime
+            .block_on(async { tokio::time::sleep(time).await });
+    }
 }
 
-/// The problem in one line: outcome, detail and what was found.
+/// The problem in one line: outcome, detail; below it what was found, and what to do.
 pub(crate) fn problem(response: &Response) -> String {
     let Ok(problem) = response.json() else {
         return format!("the engine answered {}", response.status);
@@ -91,8 +113,8 @@ pub(crate) fn problem(response: &Response) -> String {
         response.status,
         text("detail")
     );
-    for finding in problem["findings"].as_array().into_iter().flatten() {
-        line.push_str(&format!("\n  {finding}"));
+    if let Some(findings) = problem["findings"].as_array() {
+        line.push_str(&told_findings(findings));
     }
     if response.status == 401 {
         line.push_str(&format!(
@@ -100,6 +122,26 @@ pub(crate) fn problem(response: &Response) -> String {
         ));
     }
     line
+}
+
+/// What was found, and the words that let it pass.
+fn told_findings(findings: &[Value]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["code", "item", "what"]);
+    let mut codes: Vec<&str> = Vec::new();
+    for finding in findings {
+        let [code, item, detail] =
+            ["code", "item", "detail"].map(|name| finding[name].as_str().unwrap_or("-"));
+        table.add_row([code, item, detail]);
+        if !codes.contains(&code) {
+            codes.push(code);
+        }
+    }
+    format!(
+        "\n{table}\nCorrect the prices, or, where they are meant so, publish with --accept {}",
+        codes.join(" ")
+    )
 }
 
 fn key_of(args: &AdminArgs) -> anyhow::Result<String> {

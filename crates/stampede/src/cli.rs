@@ -227,9 +227,20 @@ pub(crate) enum SaleVerb {
         /// Publish it, or all of them, as well.
         #[arg(long)]
         publish: bool,
+        /// Publish though its prices look like mistakes of these kinds.
+        #[arg(long, value_name = "CODE", num_args = 1.., requires = "publish")]
+        accept: Vec<String>,
     },
     /// Publish a draft: it opens at its start, at once if that has passed.
     Publish {
+        /// The sale.
+        id: String,
+        /// Publish though its prices look like mistakes of these kinds; without it they are listed.
+        #[arg(long, value_name = "CODE", num_args = 1..)]
+        accept: Vec<String>,
+    },
+    /// Make it a draft again, while nothing was ever reserved.
+    Unpublish {
         /// The sale.
         id: String,
     },
@@ -263,6 +274,52 @@ pub(crate) enum SaleVerb {
         /// As the admin API gives it, instead of tables.
         #[arg(long, value_name = "FORMAT", value_parser = ["json", "csv"])]
         format: Option<String>,
+    },
+    /// Give an item of a paused sale another price, for new reservations; prints who bought at another one, as CSV.
+    Price {
+        /// The sale.
+        id: String,
+        /// The item.
+        item: String,
+        /// The new price, minor units.
+        #[arg(value_name = "MINOR")]
+        price_minor: u64,
+        /// Why; kept in the audit log and told in the event.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
+    /// Release units of an item that planned waves hold back.
+    Release {
+        /// The sale.
+        id: String,
+        /// The item.
+        item: String,
+        /// How many.
+        units: u32,
+        /// Released once under this key, however often it is said.
+        #[arg(long)]
+        key: Option<String>,
+    },
+    /// Tell buyers' differences to a later, lower price as due (events reservation.refund_due), once each; prints them
+    /// as JSON lines.
+    Protect {
+        /// The sale.
+        id: String,
+        /// Only show them.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Print what happened, one event as a JSON line each (needs the role operator).
+    Events {
+        /// Only of this sale.
+        #[arg(long, value_name = "ID")]
+        sale: Option<String>,
+        /// Only those after this event.
+        #[arg(long, value_name = "EVENT")]
+        after: Option<String>,
+        /// Go on with those to come, until it is ended.
+        #[arg(long)]
+        follow: bool,
     },
     /// List what a frozen sale's Redis lost of what was acknowledged, one JSON line each (needs the role operator).
     Loss {

@@ -11,12 +11,15 @@ use flash_settle::outbox::{EventSource, OutEvent};
 use flash_types::{SaleId, SaleNo, SaleState};
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
+use tokio::sync::OnceCell;
 
 /// Reads events through the engine.
 pub(crate) struct EngineEvents {
     engine: Arc<Engine>,
     /// Of sales whose line was read to its end: the mark of the sale before that read, and its last place.
     ends: Mutex<HashMap<SaleNo, (u64, EventPlace)>>,
+    /// The ends of all lines were asked for once: most sales ended long ago and are not read at all.
+    is_seeded: OnceCell<()>,
 }
 
 impl EngineEvents {
@@ -24,7 +27,29 @@ impl EngineEvents {
         Self {
             engine,
             ends: Mutex::default(),
+            is_seeded: OnceCell::new(),
         }
+    }
+
+    async fn seed(&self) -> Result<(), String> {
+        let seed = async || {
+            let sales = self.engine.sales();
+            // Before the question: what becomes durable meanwhile shows as another mark.
+            let marks: HashMap<_, _> = sales
+                .iter()
+                .map(|sale| (sale.sale_no(), sale.events_mark()))
+                .collect();
+            let places = self.engine.last_places().await;
+            let places = places.map_err(|refusal| format!("{refusal:?}"))?;
+            let mut ends = self.ends.lock();
+            for (sale_no, place) in places {
+                if let Some(mark) = marks.get(&sale_no) {
+                    ends.entry(sale_no).or_insert((*mark, place));
+                }
+            }
+            Ok(())
+        };
+        self.is_seeded.get_or_try_init(seed).await.copied()
     }
 
     fn mark(&self, sale_no: SaleNo) -> Option<u64> {
@@ -52,6 +77,7 @@ impl EventSource for EngineEvents {
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<OutEvent>, String>> {
         Box::pin(async move {
+            self.seed().await?;
             let Some(sale) = self.engine.numbered(sale_no) else {
                 return Ok(Vec::new());
             };

@@ -45,3 +45,9 @@ pub(crate) fn abort_on_broken_books() {
 pub(crate) fn say(line: &str) {
     println!("{line}");
 }
+
+/// One line on stderr, beside an answer that programs read.
+#[allow(clippy::print_stderr, reason = "it is no part of the answer")]
+pub(crate) fn remark(line: &str) {
+    eprintln!("{line}");
+}

@@ -13,6 +13,8 @@ use crate::cli::{SaleCommand, SaleVerb};
 use crate::logs::say;
 use crate::sale_report;
 
+mod correct;
+
 /// Carries one verb out.
 pub(crate) fn run(command: &SaleCommand) -> Result<(), Failure> {
     if let SaleVerb::Report { id, format } = &command.verb {
@@ -23,12 +25,35 @@ pub(crate) fn run(command: &SaleCommand) -> Result<(), Failure> {
         // Above: its answer takes longer.
         SaleVerb::Report { .. } => {}
         SaleVerb::List => list(&mut client)?,
-        SaleVerb::Apply { file, publish } => apply(&mut client, file, *publish)?,
-        SaleVerb::Publish { id } => change(&mut client, id, "publish")?,
+        SaleVerb::Apply {
+            file,
+            publish,
+            accept,
+        } => apply(&mut client, file, publish.then_some(accept))?,
+        SaleVerb::Publish { id, accept } => publish(&mut client, id, accept)?,
+        SaleVerb::Unpublish { id } => change(&mut client, id, "unpublish")?,
         SaleVerb::Pause { id } => change(&mut client, id, "pause")?,
         SaleVerb::Resume { id } => change(&mut client, id, "resume")?,
         SaleVerb::Close { id } => change(&mut client, id, "close")?,
         SaleVerb::Orders { id, state } => orders(&mut client, id, state)?,
+        SaleVerb::Price {
+            id,
+            item,
+            price_minor,
+            reason,
+        } => correct::price(&mut client, id, item, *price_minor, reason)?,
+        SaleVerb::Release {
+            id,
+            item,
+            units,
+            key,
+        } => correct::release(&mut client, id, item, *units, key.as_deref())?,
+        SaleVerb::Protect { id, dry_run } => correct::protect(&mut client, id, *dry_run)?,
+        SaleVerb::Events {
+            sale,
+            after,
+            follow,
+        } => correct::events(&mut client, sale.as_deref(), after.as_deref(), *follow)?,
         SaleVerb::Loss { id } => loss(&mut client, id)?.iter().for_each(|line| say(line)),
         SaleVerb::AcceptLoss { id, list } => accept_loss(&mut client, id, list.as_deref())?,
     }
@@ -103,8 +128,15 @@ fn rows_of(client: &mut AdminClient, sale: &Value, table: &mut Table) -> anyhow:
 }
 
 fn change(client: &mut AdminClient, id: &str, verb: &str) -> anyhow::Result<()> {
-    let body = json!({});
-    let sale = client.call("POST", &format!("/v1/admin/sales/{id}/{verb}"), Some(&body))?;
+    command(client, id, verb, &json!({}))
+}
+
+fn publish(client: &mut AdminClient, id: &str, accept: &[String]) -> anyhow::Result<()> {
+    command(client, id, "publish", &json!({"accept": accept}))
+}
+
+fn command(client: &mut AdminClient, id: &str, verb: &str, body: &Value) -> anyhow::Result<()> {
+    let sale = client.call("POST", &format!("/v1/admin/sales/{id}/{verb}"), Some(body))?;
     say(&format!(
         "{id} is {}",
         sale["state"].as_str().unwrap_or("done")
@@ -189,15 +221,23 @@ fn accept_loss(client: &mut AdminClient, id: &str, list: Option<&Path>) -> anyho
     Ok(())
 }
 
-fn apply(client: &mut AdminClient, file: &Path, publish: bool) -> anyhow::Result<()> {
+/// With `accept` they are published as well.
+fn apply(
+    client: &mut AdminClient,
+    file: &Path,
+    accept: Option<&Vec<String>>,
+) -> anyhow::Result<()> {
     let definitions = read_all(file, now()?)?;
     for (index, definition) in definitions.iter().enumerate() {
         apply_one(client, definition)
             .with_context(|| of_sale(definition, index, definitions.len()))?;
     }
-    for (index, definition) in definitions.iter().enumerate().filter(|_| publish) {
+    let Some(accept) = accept else {
+        return Ok(());
+    };
+    for (index, definition) in definitions.iter().enumerate() {
         let id = definition["sale_id"].as_str().unwrap_or_default();
-        change(client, id, "publish")
+        publish(client, id, accept)
             .with_context(|| of_sale(definition, index, definitions.len()))?;
     }
     Ok(())

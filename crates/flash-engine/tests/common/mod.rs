@@ -63,6 +63,18 @@ where
     text.parse().unwrap()
 }
 
+/// A shop on a store with one lane, then one on a store with a lane for each sale: each opens when it is asked for.
+pub fn both() -> impl Iterator<Item = Shop> {
+    let stores = [MemoryStore::new, MemoryStore::per_sale];
+    stores.into_iter().map(|store| {
+        let config = EngineConfig {
+            hash_key: HashKey(1, 2),
+            ..Default::default()
+        };
+        Shop::with(store(), config)
+    })
+}
+
 impl Shop {
     pub fn open() -> Self {
         Self::with(

@@ -27,6 +27,8 @@ pub const SECRET: &str = "the buyers' secret";
 pub const STOREFRONT: &str = "storefront-key";
 pub const ADMIN: &str = "admin-key";
 pub const VIEWER: &str = "viewer-key";
+pub const MERCHANT: &str = "merchant-key";
+pub const OPERATOR: &str = "operator-key";
 /// How long anything may take before a test gives up on it.
 pub const BOUND: Duration = Duration::from_secs(20);
 
@@ -159,14 +161,19 @@ impl Shop {
             ..FrontConfig::default()
         };
         change(&mut front);
-        let viewer = AdminKey {
-            name: "watcher".into(),
-            roles: vec![Role::Viewer],
-            sha256: KeyHash::of(VIEWER.as_bytes()),
+        let with_role = |name: &str, role, secret: &str| AdminKey {
+            name: name.into(),
+            roles: vec![role],
+            sha256: KeyHash::of(secret.as_bytes()),
         };
         let keys = Keys {
             storefront: vec![NamedKey::new("shop", STOREFRONT)],
-            admin: vec![AdminKey::with_every_role("root", ADMIN), viewer],
+            admin: vec![
+                AdminKey::with_every_role("root", ADMIN),
+                with_role("watcher", Role::Viewer, VIEWER),
+                with_role("seller", Role::Merchant, MERCHANT),
+                with_role("mechanic", Role::Operator, OPERATOR),
+            ],
             jwt: vec![JwtKey {
                 kid: None,
                 material: JwtMaterial::Hs256(SECRET.into()),
@@ -231,6 +238,17 @@ impl Shop {
 
     pub fn buy(&self, sale: &str, buyer: &str, key: &str, body: &str) -> Answer {
         self.buyers().buy(sale, buyer, key, body)
+    }
+
+    /// One call with the admin's key.
+    pub fn admin(&self, method: &str, path: &str, body: &str) -> Answer {
+        self.admins().call(method, path, &[bearer(ADMIN)], body)
+    }
+
+    /// One call with the storefront's key.
+    pub fn storefront(&self, method: &str, path: &str, body: &str) -> Answer {
+        self.buyers()
+            .call(method, path, &[bearer(STOREFRONT)], body)
     }
 
     /// How many reservations a sale has.
@@ -305,6 +323,12 @@ impl Answer {
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.body)))
+    }
+
+    /// The items of a page.
+    pub fn items(&self) -> Vec<Value> {
+        assert_eq!(self.status, 200, "{self:?}");
+        self.json()["items"].as_array().unwrap().clone()
     }
 
     pub fn outcome(&self) -> String {

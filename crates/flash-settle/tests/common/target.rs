@@ -6,6 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
 
 /// What it does with a request.
 pub enum Answer {
@@ -40,29 +41,39 @@ struct Seen {
 pub struct Server {
     address: SocketAddr,
     seen: Arc<Mutex<Seen>>,
-    _runtime: tokio::runtime::Runtime,
+    /// Dropped, it ends the thread.
+    _stop: oneshot::Sender<()>,
 }
 
 impl Server {
+    /// On a thread of its own, so that tests with and without an event loop can have it.
     pub fn start(behave: impl Fn(&Received) -> Answer + Send + Sync + 'static) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Seen::default()));
         let (behave, all) = (Arc::new(behave), Arc::clone(&seen));
-        runtime.spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, Arc::clone(&behave), Arc::clone(&all)));
-            }
+        let (stop, stopped) = oneshot::channel::<()>();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let listener = TcpListener::from_std(listener).unwrap();
+                tokio::spawn(async move {
+                    while let Ok((stream, _)) = listener.accept().await {
+                        tokio::spawn(serve(stream, Arc::clone(&behave), Arc::clone(&all)));
+                    }
+                });
+                // An error is the end as well.
+                let _ = stopped.await;
+            });
         });
         Self {
             address,
             seen,
-            _runtime: runtime,
+            _stop: stop,
         }
     }
 

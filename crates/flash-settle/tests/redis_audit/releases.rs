@@ -178,7 +178,11 @@ fn a_wrong_unpublishing_is_named() {
     let report = sound.with(&[&["HSET", "{s:s-2}:meta", "state", "open"]]);
     found_of("s-2", &report, Code::SaleAltered, "state is ");
     let report = sound.with(&[&rewrite("sale.paused", "sale.unpublished")]);
-    found(&report, Code::EventUnfit, "something was reserved before");
+    found(
+        &report,
+        Code::EventUnfit,
+        "something of sale 1 was reserved",
+    );
 }
 
 #[test]

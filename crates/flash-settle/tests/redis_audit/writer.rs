@@ -14,14 +14,24 @@ pub struct Known {
     pub serial: u64,
     state: ReservationState,
     lines: Vec<(u16, u32)>,
+    /// Of each line.
+    refunded: Vec<u32>,
 }
 
 impl Known {
+    fn refunded_so_far(&self) -> Deltas {
+        let lines = self.lines.iter().zip(&self.refunded);
+        let refunded = lines.filter(|(_, units)| **units > 0);
+        let refunded: Vec<_> = refunded.map(|((item, _), units)| (*item, *units)).collect();
+        deltas(&refunded)
+    }
+
     fn of(lines: &[(u16, u32)]) -> Self {
         Self {
             serial: 0,
             state: ReservationState::Reserved,
             lines: lines.to_vec(),
+            refunded: vec![0; lines.len()],
         }
     }
 }
@@ -37,6 +47,8 @@ pub struct Writer {
     buyers: u64,
     pub reservations: Vec<Known>,
     references: u64,
+    /// Reservations that the present batch changes.
+    touched: std::collections::HashSet<usize>,
 }
 
 impl Writer {
@@ -53,11 +65,13 @@ impl Writer {
             buyers,
             reservations: Vec::new(),
             references: 0,
+            touched: std::collections::HashSet::new(),
         }
     }
 
     /// A batch of up to so many changes; gives how many were taken.
     pub fn batch(&mut self, changes: u64) -> usize {
+        self.touched.clear();
         let changes = 1 + self.random.below(changes);
         let planned = (0..changes).map(|place| self.change(place == 0));
         let planned = planned.collect();
@@ -118,6 +132,10 @@ impl Writer {
         }
         let recent = self.random.below(self.reservations.len().min(300) as u64) as usize;
         let index = self.reservations.len() - 1 - recent;
+        // One change of a reservation in a batch, as the engine makes them: what it tells is what is stored then.
+        if !self.touched.insert(index) {
+            return self.reserve();
+        }
         let mut known = self.reservations[index].clone();
         let reservation = Serial(known.serial);
         let units = deltas(&known.lines);
@@ -143,32 +161,33 @@ impl Writer {
                 reservation,
                 expires_at: NEVER,
             },
-            (ReservationState::Confirmed, 4) => Change::ProtectPrice {
-                reservation,
-                item: ItemIndex(known.lines[0].0),
-                units: 1,
-                paid_minor: Money(9_900),
-                price_minor: Money(8_000),
-                other: SaleId::parse("s-other").unwrap(),
-                state: known.state,
-                refunded: Deltas::new(),
-            },
+            (ReservationState::Confirmed, 4) if known.refunded[0] < known.lines[0].1 => {
+                Change::ProtectPrice {
+                    reservation,
+                    item: ItemIndex(known.lines[0].0),
+                    units: 1,
+                    paid_minor: Money(9_900),
+                    price_minor: Money(8_000),
+                    other: SaleId::parse("s-other").unwrap(),
+                    state: known.state,
+                    refunded: known.refunded_so_far(),
+                }
+            }
             (ReservationState::Confirmed, _) => {
                 let is_whole = self.random.percent(50);
                 let refund_ref = RefundRef::parse(&self.reference("refund")).ok();
                 let part = deltas(&[(known.lines[0].0, 1)]);
                 if is_whole {
                     known.state = ReservationState::Refunded;
+                    known.refunded = known.lines.iter().map(|(_, units)| *units).collect();
+                } else {
+                    known.refunded[0] += 1;
                 }
                 Change::Refund {
                     reservation,
                     refund_ref: refund_ref.filter(|_| !is_whole || self.random.percent(50)),
                     restock: self.random.percent(50),
-                    refunded: if is_whole {
-                        units.clone()
-                    } else {
-                        part.clone()
-                    },
+                    refunded: known.refunded_so_far(),
                     units: if is_whole { units } else { part },
                     is_whole,
                 }
@@ -179,7 +198,7 @@ impl Writer {
                     payment_ref,
                     is_expired: false,
                     state,
-                    refunded: Deltas::new(),
+                    refunded: known.refunded_so_far(),
                 }
             }
             (state, _) => {

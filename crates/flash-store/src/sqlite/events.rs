@@ -178,8 +178,9 @@ impl Queries {
     pub fn last_places(&self) -> Result<Vec<(SaleNo, EventPlace)>, ReadError> {
         let moment = self.0.unchecked_transaction().map_err(failed)?;
         let mut last: BTreeMap<SaleNo, u64> = BTreeMap::new();
-        for table in ["reservation", "event"] {
-            let sql = format!("SELECT sale_no, max(serial) FROM {table} GROUP BY sale_no");
+        let told = format!("event WHERE type NOT IN ('{DRAFTED}', '{RETIRED}', '{ATTEMPTS}')");
+        for rows in ["reservation", &told] {
+            let sql = format!("SELECT sale_no, max(serial) FROM {rows} GROUP BY sale_no");
             let rows = self.rows(&sql, [], |row| {
                 Ok((SaleNo(number(row, 0)?), number::<u64>(row, 1)?))
             })?;

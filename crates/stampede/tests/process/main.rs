@@ -11,6 +11,7 @@ mod disk;
 mod flush;
 mod integrating;
 mod machine;
+mod mistakes;
 #[cfg(feature = "faults")]
 mod points;
 mod redis;
@@ -20,4 +21,6 @@ mod retired;
 mod rig;
 mod start;
 mod stop;
+mod storefront;
 mod trace;
+mod webhooks;

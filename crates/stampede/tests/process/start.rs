@@ -251,7 +251,7 @@ fn a_newer_store_and_a_foreign_file_are_left_alone() {
     let database = rig.options.data.join("stampede.db");
     // Big-endian at byte 60 of an SQLite file: the user version.
     let mut bytes = std::fs::read(&database).unwrap();
-    assert_eq!(bytes[60..64], 1_u32.to_be_bytes());
+    assert_eq!(bytes[60..64], 2_u32.to_be_bytes());
     bytes[60..64].copy_from_slice(&99_u32.to_be_bytes());
     std::fs::write(&database, &bytes).unwrap();
     let line = refusal(&serve(&rig.options.data));
