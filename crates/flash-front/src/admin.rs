@@ -17,6 +17,7 @@ use crate::request::{Query, path_id};
 use crate::routes::Route;
 use crate::sale_view::{AdminSaleView, PageView};
 use crate::service::Call;
+use crate::services::ReportFormat;
 use crate::{bodies, public, reservation_csv, webhooks};
 
 /// Where the next page of a CSV begins.
@@ -74,6 +75,7 @@ async fn dispatch(
         Route::Rehearse => run(call, body, Command::Rehearse, names).await,
         Route::Loss => loss(call, names[0]).await,
         Route::AuditLog => audit_log(call).await,
+        Route::Report => report(call, names[0]).await,
         Route::Webhooks => {
             admin(call, Role::Operator, "webhook.list", None)?;
             webhooks::list(call).await
@@ -233,6 +235,25 @@ async fn reservations(call: &Call<'_>, name: &str) -> Result<Reply, Problem> {
         }
         None => Ok(reply),
     }
+}
+
+async fn report(call: &Call<'_>, name: &str) -> Result<Reply, Problem> {
+    let sale_id = seen(call, name, "sale.report")?;
+    let query = Query::parse(call.parts.uri.query(), &["format"])?;
+    let format = query.read("format", |format| match format {
+        "json" => Ok(ReportFormat::Json),
+        "csv" => Ok(ReportFormat::Csv),
+        "html" => Err("html is not built: take json or csv"),
+        _ => Err("is not json or csv"),
+    })?;
+    let format = format.unwrap_or(ReportFormat::Json);
+    let reports = call.shared().services.reports.as_ref();
+    let reports = reports.ok_or(Problem::NoSuchPath)?;
+    let written = reports.report(sale_id, format).await?;
+    Ok(match format {
+        ReportFormat::Json => Reply::json(StatusCode::OK, written),
+        ReportFormat::Csv => Reply::text("text/csv; charset=utf-8; header=present", written),
+    })
 }
 
 async fn events(call: &Call<'_>) -> Result<Reply, Problem> {

@@ -44,7 +44,8 @@ pub use outcome::{Problem, Word};
 pub use rehearsal::{RehearsalPlan, RehearsalReport, RehearsedItem};
 pub use server::{Beside, BindError, Ended, Front};
 pub use services::{
-    DeadLetterView, Rehearsals, Rehearsing, Services, WebhookRefusal, WebhookView, Webhooks,
+    DeadLetterView, Rehearsals, Rehearsing, ReportFormat, Reports, Services, WebhookRefusal,
+    WebhookView, Webhooks,
 };
 pub use token_cache::TokenCache;
 

@@ -17,6 +17,7 @@ use crate::rehearsal::{RehearsalReport, RehearsedItem};
 use crate::routes::{ENDPOINTS, Endpoint, Listener, Route, Who, is_on};
 use crate::sale_view::{ItemView, SaleView, UnitsView, WaveView};
 
+mod report;
 mod wire;
 
 #[derive(OpenApi)]
@@ -72,6 +73,20 @@ mod wire;
     wire::WebhookPage,
     wire::RedeliverBody,
     wire::Redelivery,
+    report::SaleReport,
+    report::ReportWindow,
+    report::ReportStage,
+    report::ReportFunnel,
+    report::ReportRefusals,
+    report::ReportItemRefusals,
+    report::ReportSlot,
+    report::ReportItem,
+    report::ReportPrice,
+    report::ReportSoldAt,
+    report::ReportBuyers,
+    report::ReportGoal,
+    report::ReportRefundsDue,
+    report::ReportNote,
     wire::Alive,
     wire::Health,
 )))]

@@ -74,6 +74,7 @@ pub(crate) async fn handle(
         | Route::Loss
         | Route::AcceptLoss
         | Route::AuditLog
+        | Route::Report
         | Route::Webhooks
         | Route::Redeliver
         | Route::Metrics

@@ -63,6 +63,7 @@ pub(crate) enum Route {
     Loss,
     AcceptLoss,
     AuditLog,
+    Report,
     Webhooks,
     Redeliver,
     Metrics,
@@ -178,6 +179,9 @@ pub(crate) static ENDPOINTS: &[Endpoint] = endpoints! {
         "Runs a draft or published sale against a copy, with buyers who are none"
         body "RehearseBody" => 200 "RehearsalReport";
     Admin GET "/v1/admin/sales/{sale}/audit" Audit Viewer "Whether the books balance" => 200 "SaleAudit";
+    Admin GET "/v1/admin/sales/{sale}/report" Report Viewer
+        "Figures of a sale, with format=csv one a row: section,key,item,slot,value" query ["format"]
+        => 200 "SaleReport";
     Admin GET "/v1/admin/sales/{sale}/reservations" AdminReservations Viewer
         "Reservations of a sale; with format=csv one row for each line, and the next page's cursor in X-Next-Cursor"
         query ["state" "format" "item" "not_at_price_minor" "cursor" "limit"] => 200 "ReservationPage";

@@ -5,7 +5,8 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use flash_types::Timestamp;
+use bytes::Bytes;
+use flash_types::{Refusal, SaleId, Timestamp};
 use futures_util::future::BoxFuture;
 use serde::Serialize;
 
@@ -18,6 +19,8 @@ pub struct Services {
     pub webhooks: Option<Arc<dyn Webhooks>>,
     /// Plays sales against a copy.
     pub rehearsals: Option<Arc<dyn Rehearsals>>,
+    /// Makes reports of sales.
+    pub reports: Option<Arc<dyn Reports>>,
 }
 
 /// The relay of events to webhooks.
@@ -114,4 +117,29 @@ pub trait Rehearsals: Send + Sync {
     /// # Cancel safety
     /// Dropping what it gives ends the rehearsal and leaves nothing behind.
     fn begin(&self, plan: RehearsalPlan) -> Result<Rehearsing, String>;
+}
+
+/// How a report is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReportFormat {
+    /// The contract's JSON.
+    Json,
+    /// One figure a row.
+    Csv,
+}
+
+/// Makes reports of sales, few at a time.
+pub trait Reports: Send + Sync {
+    /// Makes one and writes it. It runs outside of the caller's thread.
+    ///
+    /// # Errors
+    /// `not_found`; `overloaded` where others are being made, or it takes too long; `store_unavailable`.
+    ///
+    /// # Cancel safety
+    /// Dropping it ends the reading soon after.
+    fn report(
+        &self,
+        sale_id: SaleId,
+        format: ReportFormat,
+    ) -> BoxFuture<'_, Result<Bytes, Refusal>>;
 }

@@ -267,6 +267,14 @@ pub(crate) enum SaleVerb {
         #[arg(long, value_name = "STATE", default_value = "confirmed")]
         state: String,
     },
+    /// Print its report: from the try to the money, refusals, sales over time, items, buyers.
+    Report {
+        /// The sale.
+        id: String,
+        /// As the admin API gives it, instead of tables.
+        #[arg(long, value_name = "FORMAT", value_parser = ["json", "csv"])]
+        format: Option<String>,
+    },
     /// Give an item of a paused sale another price, for new reservations; prints who bought at another one, as CSV.
     Price {
         /// The sale.

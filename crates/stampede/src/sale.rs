@@ -11,13 +11,19 @@ use crate::Failure;
 use crate::admin_client::{AdminClient, problem};
 use crate::cli::{SaleCommand, SaleVerb};
 use crate::logs::say;
+use crate::sale_report;
 
 mod correct;
 
 /// Carries one verb out.
 pub(crate) fn run(command: &SaleCommand) -> Result<(), Failure> {
+    if let SaleVerb::Report { id, format } = &command.verb {
+        return Ok(sale_report::print(&command.admin, id, format.as_deref())?);
+    }
     let mut client = AdminClient::new(&command.admin)?;
     match &command.verb {
+        // Above: its answer takes longer.
+        SaleVerb::Report { .. } => {}
         SaleVerb::List => list(&mut client)?,
         SaleVerb::Apply {
             file,

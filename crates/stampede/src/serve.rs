@@ -33,6 +33,7 @@ use crate::event_source::EngineEvents;
 use crate::keys::{KeysFile, path_in, random_hash_key};
 use crate::logs;
 use crate::rehearsal::{self, Rehearser};
+use crate::report::Reporter;
 use crate::store::{self, Stored};
 use crate::webhooks;
 
@@ -200,6 +201,7 @@ pub(crate) fn start(
     let services = Services {
         webhooks: Some(webhooks),
         rehearsals: Some(rehearser.clone()),
+        reports: Some(Arc::new(Reporter::new(Arc::clone(&engine)))),
     };
     let front = Front::bind(
         front_config,

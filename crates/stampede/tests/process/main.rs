@@ -16,6 +16,7 @@ mod mistakes;
 mod points;
 mod redis;
 mod rehearsal;
+mod report;
 mod retired;
 mod rig;
 mod start;
