@@ -341,10 +341,26 @@ fn parse(file: &Path) -> anyhow::Result<Value> {
 }
 
 fn resolve_times(mut definition: Value, file: &Path, now: Timestamp) -> anyhow::Result<Value> {
+    let resolve = |time: &mut Value, field: &str| -> anyhow::Result<()> {
+        *time = resolved(time, now).with_context(|| format!("{field} in {}", file.display()))?;
+        Ok(())
+    };
     for field in ["starts_at", "ends_at"] {
         if let Some(time) = definition.get_mut(field) {
-            *time =
-                resolved(time, now).with_context(|| format!("{field} in {}", file.display()))?;
+            resolve(time, field)?;
+        }
+    }
+    let again = definition.get_mut("re_release_at");
+    for time in again.and_then(Value::as_array_mut).into_iter().flatten() {
+        resolve(time, "re_release_at")?;
+    }
+    let items = definition.get_mut("items").and_then(Value::as_array_mut);
+    for item in items.into_iter().flatten() {
+        let waves = item.get_mut("waves").and_then(Value::as_array_mut);
+        for wave in waves.into_iter().flatten() {
+            if let Some(time) = wave.get_mut("at") {
+                resolve(time, "waves")?;
+            }
         }
     }
     Ok(definition)
@@ -428,6 +444,19 @@ mod tests {
         assert_eq!(sales[1]["payment_window_s"], 300);
         assert_eq!(sales[2]["payment_window_s"], 120);
         assert!(read(&file, Timestamp(0)).is_err());
+    }
+
+    #[test]
+    fn the_example_with_waves_is_a_sale() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/examples/waves.toml");
+        let definition: flash_types::SaleDefinition =
+            serde_json::from_value(read(&file, Timestamp(0)).unwrap()).unwrap();
+        definition.check().unwrap();
+        let waves = &definition.items[0].waves;
+        let at: Vec<i64> = waves.iter().map(|wave| wave.at.0).collect();
+        assert_eq!(at, [600_000, 1_200_000]);
+        let again: Vec<i64> = definition.re_release_at.iter().map(|at| at.0).collect();
+        assert_eq!(again, [1_800_000, 2_700_000]);
     }
 
     #[test]
