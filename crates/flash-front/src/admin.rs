@@ -255,9 +255,12 @@ async fn protection_page(
     sale_id: &SaleId,
     who: Option<Admin>,
 ) -> Result<Reply, AdminRefusal> {
-    let malformed = |problem| match problem {
-        Problem::Malformed(detail) => AdminRefusal::Malformed(detail.into_owned()),
-        _ => AdminRefusal::Refused(Refusal::NotFound),
+    let malformed = |problem| {
+        if let Problem::Malformed(detail) = problem {
+            AdminRefusal::Malformed(detail.into_owned())
+        } else {
+            AdminRefusal::Refused(Refusal::NotFound)
+        }
     };
     let query = Query::parse(call.parts.uri.query(), &["cursor", "limit"]).map_err(malformed)?;
     let after = query.cursor().map_err(malformed)?;

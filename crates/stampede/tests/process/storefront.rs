@@ -110,7 +110,7 @@ impl Storefront {
         let tables = self.tables().await;
         let orders = tables["orders"].as_array().unwrap().iter();
         let reserved = orders.filter(|order| !order["reservation_id"].is_null());
-        reserved.map(|order| pair(order)).collect()
+        reserved.map(pair).collect()
     }
 }
 
