@@ -97,10 +97,10 @@ def buy(order):
         sql("UPDATE orders SET state = 'reserved', outcome = NULL, reservation_id = ? WHERE order_id = ? "
             "AND reservation_id IS NULL", told["reservation_id"], order["order_id"])
         take(told)
-    elif status:  # sold_out, buyer_limit_reached, sale_ended, sale_paused, ...: final for this order
-        sql("UPDATE orders SET state = 'refused', outcome = ? WHERE order_id = ?", told["outcome"], order["order_id"])
-    else:  # not decided: it stays `new`, and is sent again at the next start or by /buy with its order_id
-        sql("UPDATE orders SET outcome = ? WHERE order_id = ?", told.get("outcome", "no_answer"), order["order_id"])
+    else:  # final for this order (sold_out, sale_ended, ...); or not decided: `new` is sent again at the next start, or by
+        # /buy with its order_id. IS NULL: of two calls at once the other may have won meanwhile
+        sql("UPDATE orders SET state = ?, outcome = ? WHERE order_id = ? AND reservation_id IS NULL",
+            "refused" if status else "new", told.get("outcome", "no_answer"), order["order_id"])
 
 
 def pay(payment):
@@ -112,8 +112,8 @@ def pay(payment):
             take(told)
         elif status and told.get("refund_due"):  # too late, given up, or paid already: this money goes back
             refund_due(payment["payment_ref"], told["outcome"])
-        if status:  # else it stays open: the provider calls again, and so does the next start
-            outcome = told.get("outcome", "confirmed")
+        if status and status != 404:  # else it stays open: the provider calls again, and so does the next start
+            outcome = told.get("outcome", "confirmed") if status != 409 or told.get("refund_due") else "wrong_amount"
             sql("UPDATE payments SET outcome = ? WHERE payment_ref = ?", outcome, payment["payment_ref"])
 
 
@@ -184,8 +184,8 @@ class Shop(BaseHTTPRequestHandler):
             buy(sql("SELECT * FROM orders WHERE order_id = ?", name)[0])
             return self.answer(200, sql("SELECT * FROM orders WHERE order_id = ?", name)[0])
         if self.path == "/pay":
-            sql("INSERT OR IGNORE INTO payments VALUES (?, ?, ?, NULL)",
-                body["payment_ref"], body["order_id"], body["amount_minor"])
+            sql("INSERT INTO payments VALUES (?, ?, ?, NULL) ON CONFLICT DO UPDATE SET amount_minor = excluded.amount_minor, "
+                "outcome = NULL WHERE outcome = 'wrong_amount'", body["payment_ref"], body["order_id"], body["amount_minor"])
             pay(sql("SELECT * FROM payments WHERE payment_ref = ?", body["payment_ref"])[0])
             paid = sql("SELECT * FROM payments WHERE payment_ref = ?", body["payment_ref"])[0]
             return self.answer(200 if paid["outcome"] else 503, paid)

@@ -621,7 +621,7 @@ impl Webhook {
     /// Without its secrets; a query may hold one too.
     fn as_shown(&self) -> Self {
         let hidden = || "<hidden>".to_owned();
-        let end = self.url.find('?').unwrap_or(self.url.len());
+        let end = self.url.find(['?', '#']).unwrap_or(self.url.len());
         let query = if end < self.url.len() {
             "?<hidden>"
         } else {
@@ -680,13 +680,14 @@ fn in_range(key: &str, value: u64, min: u64, max: u64) -> Result<(), String> {
     }
 }
 
-/// `file:line: message`, with the line itself.
+/// `file:line: message`, with what the line sets; not to what, which may be a secret.
 fn located(name: &str, text: &str, error: &toml::de::Error) -> String {
     let message = error.message().trim().replace('\n', ": ");
     match error.span() {
         Some(span) => {
             let line_no = text[..span.start.min(text.len())].matches('\n').count() + 1;
-            let line = text.lines().nth(line_no - 1).unwrap_or_default().trim();
+            let line = text.lines().nth(line_no - 1).unwrap_or_default();
+            let line = line.split('=').next().unwrap_or_default().trim();
             format!(
                 "{name}:{line_no}: {message} (in {line:?}); config/stampede.toml lists every key"
             )
@@ -921,6 +922,26 @@ mod tests {
             let error = load(text, &[]).expect_err(text);
             assert!(error.contains(told), "{text:?}: {error}");
         }
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_without_a_secret() {
+        for text in [
+            "[[webhooks]]\nname = \"a\"\nurl = \"https://x.example\"\nsecrets = \"0123456789abcdef\"",
+            "[[webhooks]]\nname = \"a\"\nurl = \"https://x.example\"\nsecret = \"0123456789abcdef\nallow_private = true",
+            "webhooks = [{name = \"a\", url = \"https://x.example\", secret = \"0123456789abcdef\", x = 1}]",
+        ] {
+            let error = load(text, &[]).unwrap_err().to_string();
+            assert!(!error.contains("0123"), "{error}");
+        }
+        let mut config = load(
+            "[[webhooks]]\nname = \"a\"\nurl = \"https://x.example/#0123\"\nsecret = \"0123456789abcdef\"",
+            &[],
+        )
+        .unwrap();
+        config.hide_keys();
+        let shown = toml::to_string_pretty(&config).unwrap();
+        assert!(!shown.contains("0123"), "{shown}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A rehearsal: a sale's rules run on an engine of its own, in a process and a data folder of their own, with a crowd.
 //!
 //! The copy never sees the real store: it is another process of this program on loopback, with the same configuration
-//! but for store, keys and addresses, in a folder inside of the data folder (the same disk, whose flushes are what
+//! but for store, keys, webhooks and addresses, in a folder inside of the data folder (the same disk, whose flushes are what
 //! limits winners). Its metrics, panics and memory are its own. Buyers and engine share this machine, so what holds
 //! here holds with the buyers elsewhere. Folder and process are gone on every way out; a copy whose parent was killed
 //! ends and takes its folder along.
@@ -107,7 +107,7 @@ impl Drop for Folder {
     }
 }
 
-/// The same engine, but for its store, keys and addresses.
+/// The same engine, but for its store, keys, webhooks and addresses.
 fn server_options(config: &Config, folder: &Path) -> anyhow::Result<ServerOptions> {
     let mut config = config.clone();
     config.store = config::Store {
@@ -115,6 +115,8 @@ fn server_options(config: &Config, folder: &Path) -> anyhow::Result<ServerOption
         ..config::Store::default()
     };
     config.keys = config::Keys::default();
+    // Nobody outside hears of what happens in the copy: its events bear the names of real ones.
+    config.webhooks = Vec::new();
     config.log.level = "warn".into();
     let file = folder.join("rehearsal.toml");
     std::fs::write(&file, toml::to_string(&config)?)?;

@@ -20,6 +20,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
 
 use super::address::is_public;
 use super::signature::signature;
@@ -135,26 +136,21 @@ impl Deliverer {
             .header("Stampede-Event-Id", event_id)
             .body(Full::new(Bytes::copy_from_slice(body.as_bytes())))
             .map_err(|error| Failed::Connection(error.to_string()))?;
-        let exchange = async {
-            let answer = self
-                .client
-                .request(request)
-                .await
-                .map_err(|error| why(&error))?;
-            let status = answer.status();
-            // Read so that the connection can be used again; how it ends says nothing about the event.
-            let _ = Limited::new(answer.into_body(), ANSWER_BYTES_MAX)
-                .collect()
-                .await;
-            if status.is_success() {
-                Ok(())
-            } else {
-                Err(Failed::Status(status))
-            }
-        };
         let whole = self.timeouts.whole;
-        let answered = tokio::time::timeout(whole, exchange).await;
-        answered.unwrap_or(Err(Failed::TimedOut(whole)))
+        let end = Instant::now() + whole;
+        let answered = timeout_at(end, self.client.request(request)).await;
+        let answer = answered
+            .map_err(|_| Failed::TimedOut(whole))?
+            .map_err(|error| why(&error))?;
+        let status = answer.status();
+        // Read so that the connection can be used again; how and when it ends says nothing about the event.
+        let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX);
+        let _ = timeout_at(end, body.collect()).await;
+        if status.is_success() {
+            Ok(())
+        } else {
+            Err(Failed::Status(status))
+        }
     }
 }
 
@@ -275,5 +271,56 @@ impl tower_service::Service<Uri> for Connector {
             let connected = tokio::time::timeout(timeout, connector.connect(uri)).await;
             connected.unwrap_or_else(|_| Err(io::Error::other(Refused::Late(timeout))))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+
+    use super::*;
+
+    /// Answers one request with this head and never ends its body; gone with the test.
+    fn receiver(head: &'static str) -> String {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut bytes = [0; 4096];
+            let _ = stream.read(&mut bytes);
+            stream.write_all(head.as_bytes()).unwrap();
+            // Until the other side hangs up.
+            while stream.read(&mut bytes).is_ok_and(|read| read > 0) {}
+        });
+        url
+    }
+
+    async fn delivered(head: &'static str) -> Result<(), Failed> {
+        let target = Target {
+            name: "shop".into(),
+            url: receiver(head),
+            secret: "0123456789abcdef".into(),
+            secret_previous: None,
+            allow_private: true,
+            sales: vec![],
+            types: vec![],
+        };
+        let timeouts = Timeouts {
+            connect: Duration::from_secs(10),
+            whole: Duration::from_millis(300),
+        };
+        let tls = tls_with(RootCertStore::empty()).unwrap();
+        let deliverer = Deliverer::new(target, timeouts, tls).unwrap();
+        deliverer.deliver("e1-1-1", "{}", 1).await
+    }
+
+    #[tokio::test]
+    async fn the_status_decides_however_the_body_ends() {
+        let good = delivered("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nx").await;
+        assert!(good.is_ok(), "{good:?}");
+        let bad = delivered("HTTP/1.1 500 No\r\nContent-Length: 5\r\n\r\nx").await;
+        assert!(matches!(bad, Err(Failed::Status(_))), "{bad:?}");
+        let none = delivered("HTTP/1.1 200 OK\r\n").await;
+        assert!(matches!(none, Err(Failed::TimedOut(_))), "{none:?}");
     }
 }

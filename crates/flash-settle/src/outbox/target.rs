@@ -102,6 +102,13 @@ impl Target {
         {
             return Err("url holds a user name: deliveries are signed instead".into());
         }
+        // What is no port would be left out, and the usual one be taken.
+        let after_host = self.url.split("://").nth(1).unwrap_or_default();
+        let after_host = after_host.split(['/', '?', '#']).next().unwrap_or_default();
+        let after_host = after_host.rsplit(']').next().unwrap_or_default();
+        if after_host.contains(':') && uri.port_u16().is_none_or(|port| port == 0) {
+            return Err(bad("has no port of 1-65535 after its host"));
+        }
         Ok(uri)
     }
 
@@ -158,10 +165,16 @@ mod tests {
     #[test]
     fn mistakes_are_told_by_their_field() {
         assert_eq!(target("https://shop.example/hook?token=1").check(), Ok(()));
+        for good in ["https://[2606:4700::1111]/a:b", "https://shop.example:8443"] {
+            assert_eq!(target(good).check(), Ok(()), "{good}");
+        }
         for (url, told) in [
             ("shop.example", "url \"shop.example\" does not begin"),
             ("ftp://shop.example/", "does not begin with https://"),
             ("https://", "is no URL"),
+            ("https://shop.example:99999/", "has no port"),
+            ("https://shop.example:0/", "has no port"),
+            ("https://[2606:4700::1111]:70000/a", "has no port"),
             ("https://user:secret@shop.example/", "url holds a user name"),
             ("http://shop.example/", "url begins with http://"),
             ("https://127.0.0.1/", "url names 127.0.0.1"),

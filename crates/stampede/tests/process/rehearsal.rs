@@ -11,6 +11,7 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 
 use crate::rig::*;
+use crate::webhooks::target::{Answer, Server};
 
 /// A sale of an hour that starts in an hour.
 fn planned(stock: u32) -> Value {
@@ -132,6 +133,32 @@ async fn a_draft_is_played_against_a_copy_and_its_own_books_stay() {
     );
     assert!(shop.server.stop(BOUND).unwrap().success());
     good(&stampede(&["audit", "--data", shop.rig.data()]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_happens_in_a_copy_is_told_to_no_webhook() {
+    let (receiver, rig) = (Server::start(|_| Answer::Status(204)), Rig::new());
+    let config = rig.path("webhooks.toml");
+    let text = format!(
+        "[[webhooks]]\nname = \"shop\"\nurl = \"{}\"\nsecret = \"0123456789abcdef\"\nallow_private = true\n",
+        receiver.url()
+    );
+    std::fs::write(&config, text).unwrap();
+    let shop = Shop::start(rig.argument("--config", config.to_str().unwrap()));
+    assert_eq!(post(&shop, "/v1/admin/sales", &planned(5)).await.0, 201);
+    let (status, report) = post(&shop, REHEARSE, &json!({"seconds": 3})).await;
+    assert_eq!(status, 200, "{report}\n{}", shop.server.log());
+    // The first that the receiver hears of is the sale itself.
+    let path = "/v1/admin/sales/s1/publish";
+    assert_eq!(post(&shop, path, &json!({})).await.0, 200);
+    let heard = poll_until(BOUND, LOOK, || {
+        let received = receiver.received();
+        let is_told = |body: &str| body.contains("sale.published");
+        let is_there = received.iter().any(|one| is_told(&one.body));
+        is_there.then_some(received)
+    });
+    let bodies: Vec<_> = heard.unwrap().into_iter().map(|one| one.body).collect();
+    assert_eq!(bodies.len(), 1, "{bodies:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

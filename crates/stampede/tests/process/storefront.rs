@@ -84,8 +84,11 @@ impl Storefront {
     }
 
     async fn pay(&self, order: &Value, payment: &str) -> Value {
-        let body =
-            json!({"order_id": order["order_id"], "payment_ref": payment, "amount_minor": 9_900});
+        self.pay_amount(order, payment, 9_900).await
+    }
+
+    async fn pay_amount(&self, order: &Value, payment: &str, amount_minor: i64) -> Value {
+        let body = json!({"order_id": order["order_id"], "payment_ref": payment, "amount_minor": amount_minor});
         self.post("/pay", body).await
     }
 
@@ -221,6 +224,9 @@ async fn a_storefront_that_is_killed_catches_up(rig: Rig) {
         .iter()
         .find(|order| order["order_id"] == "on-its-way")
         .unwrap();
+    // A wrong amount decides nothing: the same payment comes again with the right one.
+    let wrong = front.pay_amount(dave, "pay-d", 1).await;
+    assert_eq!(wrong["outcome"], "wrong_amount");
     assert_eq!(front.pay(dave, "pay-d").await["outcome"], "confirmed");
 
     // What cannot be had is told; money that nothing stands behind goes back.

@@ -14,7 +14,7 @@ use crate::rig::*;
 
 #[allow(dead_code, reason = "other tests make it redirect")]
 #[path = "../../../flash-settle/tests/common/target.rs"]
-mod target;
+pub mod target;
 use target::{Answer, Received, Server};
 
 const SECRET: &str = "whsec-of-the-good-consumer";
