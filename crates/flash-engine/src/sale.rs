@@ -432,13 +432,18 @@ impl Sale {
     /// Goes on where the value that it takes the place of stood: commands wait for the same turn and are remembered, and
     /// marks do not come a second time.
     pub(crate) fn succeed(&mut self, before: &Self) {
+        self.go_on_from(before);
+        self.stock_changes
+            .get_mut()
+            .clone_from(&before.stock_changes.lock());
+    }
+
+    /// The same, but for what is remembered: that is as the store has it.
+    pub(crate) fn go_on_from(&mut self, before: &Self) {
         self.turn = Arc::clone(&before.turn);
         // As if it had changed once more: whoever knows the marks of before looks anew.
         *self.version.get_mut() = before.version() + 1;
         *self.events_mark.get_mut() = before.events_mark() + 1;
-        self.stock_changes
-            .get_mut()
-            .clone_from(&before.stock_changes.lock());
     }
 
     /// How long a reservation is kept unpaid.
