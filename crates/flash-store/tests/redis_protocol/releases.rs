@@ -39,6 +39,10 @@ impl Scene {
     }
 
     /// Refused for this, and nothing is there of it.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a change is made for each call"
+    )]
     fn must_refuse(&self, change: Change, why: EntryRefusal) {
         let there = |raw: Raw| (raw.meta, raw.resv, raw.reference, raw.buyer, raw.ev);
         let mut before = there(self.rig.raw(1));
