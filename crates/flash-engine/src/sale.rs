@@ -52,8 +52,8 @@ pub struct Sale {
     waves: Mutex<Waves>,
     /// Tries that reserved nothing.
     attempts: Attempts,
-    /// Grows with every change that is durable.
-    events_mark: AtomicU64,
+    /// Grows with every change that is durable; one for all values of the sale, also for a slice of one that left memory.
+    events_mark: Arc<AtomicU64>,
     /// One admin command at a time.
     pub(crate) turn: Arc<Semaphore>,
     /// Woken when the sale opened, or will not open.
@@ -119,7 +119,7 @@ impl Sale {
             prices,
             waves: Mutex::new(Waves::new()),
             attempts: Attempts::new(if is_retired { 0 } else { items.len() }),
-            events_mark: AtomicU64::new(1),
+            events_mark: Arc::new(AtomicU64::new(1)),
             sale_no,
             definition,
             item_indices,
@@ -443,7 +443,13 @@ impl Sale {
         self.turn = Arc::clone(&before.turn);
         // As if it had changed once more: whoever knows the marks of before looks anew.
         *self.version.get_mut() = before.version() + 1;
-        *self.events_mark.get_mut() = before.events_mark() + 1;
+        self.share_events_mark(before);
+        self.event_came();
+    }
+
+    /// What becomes durable through this value shows in the mark of the other.
+    pub(crate) fn share_events_mark(&mut self, other: &Self) {
+        self.events_mark = Arc::clone(&other.events_mark);
     }
 
     /// How long a reservation is kept unpaid.
