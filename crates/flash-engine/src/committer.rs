@@ -754,6 +754,25 @@ fn moves_gate(work: &Work) -> bool {
     }
 }
 
+/// Whether a job makes an event that anybody is told: what counts tries is none, and would have lines read in vain.
+fn is_told(work: &Work) -> bool {
+    match work {
+        Work::PutDraft(_) | Work::CountAttempts { .. } | Work::Retire => false,
+        Work::Reserve { .. }
+        | Work::Transition(_)
+        | Work::ChangeStock { .. }
+        | Work::ChangePrice(_)
+        | Work::Wave { .. }
+        | Work::Publish
+        | Work::Open
+        | Work::Pause
+        | Work::Resume
+        | Work::Close
+        | Work::Unpublish
+        | Work::Freeze(_) => true,
+    }
+}
+
 /// Ends a job whose change the store did not take: nothing of it is there.
 fn end_refused(engine: &Engine, sent: &Sent, why: &EntryRefusal) {
     let job = &sent.job;
@@ -797,6 +816,7 @@ fn end_refused(engine: &Engine, sent: &Sent, why: &EntryRefusal) {
 fn settle(engine: &Engine, job: Job, at: Timestamp) {
     let sale = &job.sale;
     let ledger = sale.ledger();
+    let is_told = is_told(&job.work);
     match job.work {
         Work::Reserve { record, .. } => {
             ledger.finish_reserve(record, at, at.plus(sale.payment_window()));
@@ -852,7 +872,9 @@ fn settle(engine: &Engine, job: Job, at: Timestamp) {
         }
         Work::Retire => engine.catalogue.put([Arc::new(engine.retired(sale))]),
     }
-    sale.event_came();
+    if is_told {
+        sale.event_came();
+    }
     job.fate.decide(Verdict::Done);
     sale.job_ends();
     drop(job.slot);

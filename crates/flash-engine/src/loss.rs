@@ -100,7 +100,7 @@ impl Engine {
             ev: content.ev,
             is_rest_whole: differences.is_empty(),
         };
-        let fresh = self.reloaded(content)?;
+        let mut fresh = self.reloaded(content)?;
         let accepting = self.store.accept(sale.sale_no(), &accepted);
         let state = accepting.await.map_err(|error| match error {
             AcceptError::Refused(why) => AdminRefusal::Conflict(why),
@@ -109,6 +109,9 @@ impl Engine {
                 AdminRefusal::Refused(Refusal::StoreUnavailable)
             }
         })?;
+        Arc::get_mut(&mut fresh)
+            .expect("nobody else has it so far")
+            .go_on_from(&sale);
         fresh.set_gate(state);
         fresh.set_state(state);
         tracing::warn!(sale = %sale_id, detail, "a loss was accepted");

@@ -1,8 +1,10 @@
 //! Price protection 价保: buyers who paid more than the item costs a little later are due the difference, once.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use flash_ledger::Command;
+use flash_store::{DecisionKind, Store as _};
 use flash_types::{
     ItemId, ItemIndex, Money, Outcome, Refusal, Reservation, ReservationId, ReservationState,
     SaleId, Serial, Timestamp,
@@ -54,8 +56,8 @@ struct Later {
 
 impl Engine {
     /// Buyers of a sale who paid more than a later price of the item within the sale's `price_protection_days`, from a
-    /// page of its confirmed reservations. With `who` the difference is due from here on: told once for each item of a
-    /// reservation, as the event `reservation.refund_due`; those told before are left out.
+    /// page of its confirmed reservations; those told before are left out. With `who` the difference is due from here on: told once for each item of a
+    /// reservation, as the event `reservation.refund_due`.
     ///
     /// # Errors
     /// `not_found`; a conflict where the sale protects no prices; or the store's.
@@ -83,21 +85,40 @@ impl Engine {
         let next = (page.len() == limit)
             .then(|| page.last().map(|last| last.reservation_id.serial))
             .flatten();
+        // Once for the page: there may be thousands, and most are of another time.
+        let first = page.iter().map(|one| one.created_at).min();
+        let mut sales = self.catalogue.all();
+        sales.retain(|other| first.is_some_and(|first| first < other.definition().starts_at));
         let (mut items, mut emitted) = (Vec::new(), 0);
-        for reservation in &page {
-            for (item, due) in self.due_of(&sale, reservation, window) {
+        let mut stopped = None;
+        'page: for reservation in &page {
+            for (item, due) in self.due_of(&sale, &sales, reservation, window) {
+                if self
+                    .was_told(&sale, reservation.reservation_id, item)
+                    .await?
+                {
+                    continue;
+                }
                 if who.is_some() {
-                    if !self.tell(reservation.reservation_id, item, &due).await? {
-                        continue;
+                    match self.tell(reservation.reservation_id, item, &due).await {
+                        Ok(true) => emitted += 1,
+                        Ok(false) => continue,
+                        Err(refusal) => {
+                            stopped = Some(refusal);
+                            break 'page;
+                        }
                     }
-                    emitted += 1;
                 }
                 items.push(due);
             }
         }
+        // Also of a page that stopped half-way: what was told stands.
         if let Some(who) = who.filter(|_| emitted > 0) {
             let detail = format!("{emitted} differences due");
             self.note(&who, "sale.protect_prices", Some(sale_id), "ok", &detail);
+        }
+        if let Some(refusal) = stopped {
+            return Err(refusal);
         }
         Ok(Protected {
             items,
@@ -109,6 +130,7 @@ impl Engine {
     fn due_of(
         &self,
         sale: &Sale,
+        sales: &[Arc<Sale>],
         reservation: &Reservation,
         window: Duration,
     ) -> Vec<(ItemIndex, Protection)> {
@@ -118,7 +140,7 @@ impl Engine {
             let Some(index) = sale.item_index(&line.item).filter(|_| left > 0) else {
                 continue;
             };
-            let later = self.later_price(sale, index, reservation.created_at, window);
+            let later = self.later_price(sale, sales, index, reservation.created_at, window);
             let Some(later) = later.filter(|later| later.price < line.unit_price_minor) else {
                 continue;
             };
@@ -144,6 +166,7 @@ impl Engine {
     fn later_price(
         &self,
         sale: &Sale,
+        sales: &[Arc<Sale>],
         index: ItemIndex,
         bought_at: Timestamp,
         window: Duration,
@@ -152,7 +175,6 @@ impl Engine {
         let item = plan.items.get(usize::from(index.0))?.item;
         let until = bought_at.plus(window);
         let wall = self.clock.read().wall;
-        let sales = self.catalogue.all();
         let others = sales.iter().filter(|other| {
             let other_plan = other.definition();
             let is_later = bought_at < other_plan.starts_at && other_plan.starts_at <= until;
@@ -170,6 +192,24 @@ impl Engine {
             sale_id: plan.sale_id,
         });
         of_others.chain(own).min_by_key(|later| later.price)
+    }
+
+    /// A difference of an item was told before: it is not due again, also where the price fell further since.
+    async fn was_told(
+        &self,
+        sale: &Sale,
+        id: ReservationId,
+        item: ItemIndex,
+    ) -> Result<bool, AdminRefusal> {
+        if !sale.is_retired() {
+            return Ok(sale.ledger().is_protected(id.serial, item));
+        }
+        let decisions = self.store.decisions_of(id.sale_no, id.serial).await;
+        let decisions = self.store_read(decisions)?;
+        Ok(decisions.iter().any(|row| {
+            row.decision.kind == DecisionKind::PriceProtection
+                && row.decision.reference == item.0.to_string()
+        }))
     }
 
     /// Tells that a difference is due; `false` where it was told before.

@@ -128,7 +128,7 @@ impl Engine {
         }
         rows.sort_unstable_by_key(|row| row.serial);
         let units: Vec<ItemUnits> = items.iter().map(|item| item.units).collect();
-        let slice = Sale::new(
+        let mut slice = Sale::new(
             sale_no,
             sale.plan(),
             SaleState::Closed,
@@ -136,6 +136,7 @@ impl Engine {
             false,
             self.config.hash_key,
         );
+        slice.share_events_mark(sale);
         for row in &rows {
             slice.ledger().load(&loaded(row, slice.payment_window()));
         }

@@ -52,8 +52,8 @@ pub struct Sale {
     waves: Mutex<Waves>,
     /// Tries that reserved nothing.
     attempts: Attempts,
-    /// Grows with every change that is durable.
-    events_mark: AtomicU64,
+    /// Grows with every change that is durable; one for all values of the sale, also for a slice of one that left memory.
+    events_mark: Arc<AtomicU64>,
     /// One admin command at a time.
     pub(crate) turn: Arc<Semaphore>,
     /// Woken when the sale opened, or will not open.
@@ -119,7 +119,7 @@ impl Sale {
             prices,
             waves: Mutex::new(Waves::new()),
             attempts: Attempts::new(if is_retired { 0 } else { items.len() }),
-            events_mark: AtomicU64::new(1),
+            events_mark: Arc::new(AtomicU64::new(1)),
             sale_no,
             definition,
             item_indices,
@@ -203,7 +203,9 @@ impl Sale {
         if is_over {
             return None;
         }
-        self.waves.lock().next(&self.definition, item, now)
+        let unreleased_units = self.ledger.unreleased_units(item);
+        let waves = self.waves.lock();
+        waves.next(&self.definition, item, now, unreleased_units)
     }
 
     /// Releases of further units while this process ran, but for the first `seen`: item, units.
@@ -432,13 +434,24 @@ impl Sale {
     /// Goes on where the value that it takes the place of stood: commands wait for the same turn and are remembered, and
     /// marks do not come a second time.
     pub(crate) fn succeed(&mut self, before: &Self) {
-        self.turn = Arc::clone(&before.turn);
-        // As if it had changed once more: whoever knows the marks of before looks anew.
-        *self.version.get_mut() = before.version() + 1;
-        *self.events_mark.get_mut() = before.events_mark() + 1;
+        self.go_on_from(before);
         self.stock_changes
             .get_mut()
             .clone_from(&before.stock_changes.lock());
+    }
+
+    /// The same, but for what is remembered: that is as the store has it.
+    pub(crate) fn go_on_from(&mut self, before: &Self) {
+        self.turn = Arc::clone(&before.turn);
+        // As if it had changed once more: whoever knows the marks of before looks anew.
+        *self.version.get_mut() = before.version() + 1;
+        self.share_events_mark(before);
+        self.event_came();
+    }
+
+    /// What becomes durable through this value shows in the mark of the other.
+    pub(crate) fn share_events_mark(&mut self, other: &Self) {
+        self.events_mark = Arc::clone(&other.events_mark);
     }
 
     /// How long a reservation is kept unpaid.

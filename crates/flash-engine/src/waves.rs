@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use flash_store::WaveRef;
-use flash_types::{ItemIndex, SaleDefinition, Timestamp};
+use flash_types::{ItemIndex, SaleDefinition, Timestamp, bounds};
 
 /// What has been released, by item and name: the units of each.
 #[derive(Debug, Default, Clone)]
@@ -30,6 +30,9 @@ pub(crate) struct DueWave {
 
 /// The item under which a time of the pool is marked as done, even where nothing of it came back.
 const POOL_MARK: ItemIndex = ItemIndex(0);
+
+/// Planned releases that one look gives: a batch has to stay small, also when a long stop made very many due.
+const PLANNED_DUE_MAX: usize = bounds::BATCH_JOBS_MAX;
 
 impl Waves {
     pub(crate) fn new() -> Self {
@@ -86,7 +89,8 @@ impl Waves {
             .any(|(place, _)| self.units(POOL_MARK, WaveRef::Pool(place)).is_none())
     }
 
-    /// What is due; empty for most looks.
+    /// What is due; empty for most looks. Of very many planned releases the first: the others are due at the next look,
+    /// and the pool after all of them.
     pub(crate) fn due(&mut self, plan: &SaleDefinition, now: Timestamp) -> Vec<DueWave> {
         if self.is_stale {
             self.next_at = self.open(plan).map(|due| due.at).min();
@@ -95,7 +99,18 @@ impl Waves {
         if self.next_at.is_none_or(|next| now < next) {
             return Vec::new();
         }
-        self.open(plan).filter(|due| due.at <= now).collect()
+        let due = self.open(plan).filter(|due| due.at <= now);
+        let is_pool = |due: &DueWave| matches!(due.wave, WaveRef::Pool(_));
+        let (pools, mut due): (Vec<_>, Vec<_>) = due.partition(is_pool);
+        if due.len() > PLANNED_DUE_MAX {
+            due.truncate(PLANNED_DUE_MAX);
+            return due;
+        }
+        // The first of several times takes all there is; of the others the mark alone is left to be written.
+        let first = pools.iter().map(|due| due.at).min();
+        let is_needed = |due: &DueWave| due.item == POOL_MARK || Some(due.at) == first;
+        due.extend(pools.into_iter().filter(is_needed));
+        due
     }
 
     /// The next release of an item that the plan announces after `now`: when, and how many units where that is known.
@@ -104,10 +119,13 @@ impl Waves {
         plan: &SaleDefinition,
         item: ItemIndex,
         now: Timestamp,
+        unreleased_units: u32,
     ) -> Option<(Timestamp, Option<u32>)> {
+        // What was released by hand before its time is not released again.
         let planned = plan
             .later_waves(item)
-            .map(|(_, wave)| (wave.at, Some(wave.units)));
+            .map(|(_, wave)| (wave.at, Some(wave.units.min(unreleased_units))))
+            .filter(|(_, units)| *units != Some(0));
         let pooled = plan.re_release_at.iter().map(|at| (*at, None));
         let coming = planned.chain(pooled).filter(|(at, _)| *at > now);
         coming.min_by_key(|(at, _)| *at)
@@ -136,5 +154,53 @@ impl Waves {
     /// A time of the pool that is marked as done: an item without units of its own has no entry for it.
     fn is_passed(&self, due: &DueWave) -> bool {
         matches!(due.wave, WaveRef::Pool(_)) && self.units(POOL_MARK, due.wave).is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn very_many_releases_come_in_several_batches_and_the_pool_comes_last() {
+        let waves: Vec<_> = (1..=10)
+            .map(|at| serde_json::json!({"at": Timestamp(at), "units": 1}))
+            .collect();
+        let items: Vec<_> = (0..bounds::ITEMS_MAX)
+            .map(|item| {
+                let item = format!("i{item}");
+                serde_json::json!({"item": item, "title": item, "sale_price_minor": 1, "stock_units": 10, "waves": waves})
+            })
+            .collect();
+        let plan: SaleDefinition = serde_json::from_value(serde_json::json!({
+            "sale_id": "s1", "title": "Sale", "starts_at": Timestamp(0), "ends_at": Timestamp(99), "currency": "CNY",
+            "items": items, "re_release_at": [Timestamp(20), Timestamp(30)]
+        }))
+        .unwrap();
+        let mut open = Waves::new();
+        let (mut planned, mut pooled) = (0, 0);
+        loop {
+            let due = open.due(&plan, Timestamp(50));
+            if due.is_empty() {
+                break;
+            }
+            assert!(due.len() <= 2 * bounds::BATCH_JOBS_MAX, "{}", due.len());
+            for DueWave { item, wave, .. } in due {
+                match wave {
+                    WaveRef::Planned(_) => {
+                        assert_eq!(
+                            pooled, 0,
+                            "the pool would be marked as done before its units are there"
+                        );
+                        planned += 1;
+                    }
+                    WaveRef::Pool(_) => pooled += 1,
+                    WaveRef::Hand(_) => unreachable!("nobody released by hand"),
+                }
+                open.add(item, wave, 1);
+            }
+        }
+        assert_eq!(planned, 10 * bounds::ITEMS_MAX);
+        assert_eq!(pooled, bounds::ITEMS_MAX + 1);
     }
 }

@@ -165,7 +165,9 @@ async fn commands_on_a_sale_that_left_memory_do_not_overtake_each_other() {
     let won = shop.won("u1", "k1", &[("a", 2)]).await;
     shop.confirm(won.reservation_id, "p1").await;
     shop.pass(Duration::from_secs(3_700)).await;
-    assert!(shop.engine.sale(&id("s1")).unwrap().is_retired());
+    let retired = shop.engine.sale(&id("s1")).unwrap();
+    assert!(retired.is_retired());
+    let mark = retired.events_mark();
     shop.store.hold();
     let refund = || {
         let engine = shop.engine.clone();
@@ -185,5 +187,7 @@ async fn commands_on_a_sale_that_left_memory_do_not_overtake_each_other() {
         stands(&again.await.unwrap()).state,
         ReservationState::Refunded
     );
+    // Relays look at the entry that stayed: they would not read what happened since.
+    assert!(retired.events_mark() > mark);
     shop.audited().await;
 }

@@ -262,7 +262,14 @@ async fn events(call: &Call<'_>) -> Result<Reply, Problem> {
     let (after, limit) = (query.read("after", public::event_id)?, query.limit()?);
     match query.read("sale", SaleId::parse)? {
         Some(sale_id) => public::events_of_sale(call, &sale_id, after, limit).await,
-        None => public::event_page(call.engine().all_events(after, limit + 1).await?, limit),
+        None => {
+            if after.is_some_and(|(sale_no, _)| call.engine().numbered(sale_no).is_none()) {
+                return Err(Problem::malformed(
+                    "the parameter after names an event of a sale that is not there",
+                ));
+            }
+            public::event_page(call.engine().all_events(after, limit + 1).await?, limit)
+        }
     }
 }
 

@@ -112,7 +112,9 @@ impl<F: Clone> Ledger<F> {
                 self.decide(payment_ref, PaymentDecision::RefusedConflict);
             }
             Step::Extend { expires_at } => {
-                shard.records.at_mut(slot).expires_at = *expires_at;
+                let record = shard.records.at_mut(slot);
+                // A grace that came meanwhile may reach further.
+                record.expires_at = record.expires_at.max(*expires_at);
                 self.extensions.add(transition.reservation.0, *expires_at);
             }
             Step::ProtectPrice { item, .. } => {

@@ -121,6 +121,11 @@ impl<F: Clone> Ledger<F> {
         self.protected.lock().insert((reservation.0, item.0));
     }
 
+    /// Whether a lower price was made good for an item of a reservation.
+    pub fn is_protected(&self, reservation: Serial, item: ItemIndex) -> bool {
+        self.protected.lock().contains(&(reservation.0, item.0))
+    }
+
     fn loaded(&self, reservation: Serial) -> (usize, u32) {
         let place = self.serials.lock().find(reservation.0);
         split(place.expect("books broken: a decision without its reservation"))

@@ -606,6 +606,18 @@ fn an_extended_reservation_neither_expires_early_nor_holds_up_the_others() {
 }
 
 #[test]
+fn more_time_to_pay_takes_nothing_from_a_grace_that_came_meanwhile() {
+    let ledger = ledger(&[released(9, None)]);
+    let serial = reserved(&ledger, 1, "a", "k", &[(0, 1)]);
+    let extending = begun(&ledger, serial, &EXTEND);
+    // The store was away, and took it after it had come back: nobody could pay meanwhile.
+    ledger.extend_expiry(Timestamp(60_000));
+    ledger.finish(&extending);
+    assert_eq!(due_at(&ledger, 59_999, 9), []);
+    assert_eq!(due_at(&ledger, 60_000, 9), [serial]);
+}
+
+#[test]
 fn the_cursor_does_not_walk_extended_reservations_again_and_again() {
     const OPEN: u64 = 20_000;
     const LOOKS: u32 = 2_000;

@@ -120,7 +120,7 @@ fn server_options(config: &Config, folder: &Path) -> anyhow::Result<ServerOption
     config.log.level = "warn".into();
     let file = folder.join("rehearsal.toml");
     std::fs::write(&file, toml::to_string(&config)?)?;
-    let mut options = ServerOptions::new(std::env::current_exe()?, folder);
+    let mut options = ServerOptions::new(this_program()?, folder);
     let file = file.to_str().context("the folder's name is no text")?;
     options.arguments = ["--config", file, "--rehearsal"].map(str::to_owned).into();
     options.environment_removed = config::environment()
@@ -256,6 +256,16 @@ impl Played {
         params.bound = OPENS_IN + length + AFTER;
         params.late_after = self.deadline;
         Ok(params)
+    }
+}
+
+/// The program that runs, also where its file was replaced since.
+fn this_program() -> std::io::Result<std::path::PathBuf> {
+    let itself = std::path::Path::new("/proc/self/exe");
+    if itself.exists() {
+        Ok(itself.to_owned())
+    } else {
+        std::env::current_exe()
     }
 }
 

@@ -163,10 +163,36 @@ impl Stream<'_> {
 
     /// The last entry up to an id, that one included.
     async fn last_until(&mut self, until: &str) -> Result<Option<Entry>, ReadError> {
+        Ok(self.last_entries(until, 1).await?.pop())
+    }
+
+    /// Entries up to an id, that one included, from the last on.
+    async fn last_entries(&mut self, until: &str, count: usize) -> Result<Vec<Entry>, ReadError> {
         let mut cmd = redis::cmd("XREVRANGE");
-        cmd.arg(&self.keys.ev).arg(&[until, "-", "COUNT", "1"]);
-        let read: Vec<(String, Vec<String>)> = self.ask(&cmd).await?;
-        read.first().map(Entry::of).transpose()
+        cmd.arg(&self.keys.ev).arg(&[until, "-", "COUNT"]);
+        let read: Vec<(String, Vec<String>)> = self.ask(cmd.arg(count)).await?;
+        read.iter().map(Entry::of).collect()
+    }
+
+    /// The place of the last event that anybody is told: a sale that ended is counted on for a while.
+    async fn last_told(&mut self) -> Result<Option<EventPlace>, ReadError> {
+        let (mut until, mut count) = ("+".to_owned(), 1);
+        loop {
+            let entries = self.last_entries(&until, count).await?;
+            let Some(first) = entries.last() else {
+                return Ok(None);
+            };
+            // The id itself does not belong to what follows.
+            until = format!("({}-{}", first.generation, first.number);
+            count = ENTRIES_STEP;
+            for entry in &entries {
+                let lines = (0..).zip(entry.changes()?);
+                let told = lines.filter(|(_, words)| !is_internal(&words.kind));
+                if let Some((line, _)) = told.last() {
+                    return Ok(Some(entry.place(line)));
+                }
+            }
+        }
     }
 
     /// The first entry of this time or a later one. Generations are few and their numbers lie close; the numbers of
@@ -422,10 +448,8 @@ impl Reader {
         let mut connection = self.connection().await?;
         let mut places = Vec::new();
         for lane in lanes {
-            if let Some(last) = stream(&mut connection, lane).last_until("+").await? {
-                let changes = last.changes()?.len() as u64;
-                places.push((lane.sale_no, last.place(changes.saturating_sub(1))));
-            }
+            let last = stream(&mut connection, lane).last_told().await?;
+            places.extend(last.map(|place| (lane.sale_no, place)));
         }
         Ok(places)
     }

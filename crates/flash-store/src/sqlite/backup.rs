@@ -23,9 +23,6 @@ use flash_types::Timestamp;
 
 /// Pages (of 4 KiB) that are copied between two words about how far it is.
 const STEP_PAGES: i32 = if cfg!(test) { 4 } else { 2_048 };
-/// What belongs to a data folder by itself: a copy of this name would be taken for it.
-const OWN_NAMES: [&str; 5] = ["acked", "acked-redis", "keys.toml", "lock", "node"];
-
 /// What a copy holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BackupContent {
@@ -159,11 +156,15 @@ fn check_target(dir: &Path, file: &Path, may_replace: bool) -> Result<PathBuf, B
         file: file.to_owned(),
         why,
     };
-    let name = file
-        .file_name()
-        .ok_or_else(|| target("it names no file".into()))?;
+    if file.file_name().is_none() {
+        return Err(target("it names no file".into()));
+    }
     if file.is_dir() {
         return Err(target("it is a folder".into()));
+    }
+    // A device, a socket or a pipe would be renamed over.
+    if file.exists() && !file.is_file() {
+        return Err(target("it is no regular file".into()));
     }
     let folder = match file.parent() {
         Some(parent) if parent != Path::new("") => parent.to_owned(),
@@ -176,12 +177,9 @@ fn check_target(dir: &Path, file: &Path, may_replace: bool) -> Result<PathBuf, B
             folder.display()
         ))
     })?;
-    let name = name.to_string_lossy();
-    let is_own = name.starts_with("stampede.db") || OWN_NAMES.contains(&&*name);
-    if is_own && real(dir).is_ok_and(|dir| dir == real_folder) {
-        return Err(target(
-            "the data folder has a file of that name by itself".into(),
-        ));
+    // What lies there belongs to the engine, and a copy beside it would be lost with it.
+    if real(dir).is_ok_and(|dir| dir == real_folder) {
+        return Err(target("it would lie in the data folder".into()));
     }
     if !may_replace && file.symlink_metadata().is_ok() {
         return Err(BackupError::Exists {

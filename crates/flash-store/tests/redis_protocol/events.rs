@@ -167,7 +167,7 @@ fn events_are_told_with_their_reservations_as_they_stood() {
     );
     let last = EventPlace {
         generation: 1,
-        sequence: 12_296,
+        sequence: 12_295,
     };
     let places = node.run(node.store.last_places()).unwrap();
     assert_eq!(places, [(SaleNo(1), last)]);
@@ -351,4 +351,27 @@ fn what_changed_after_a_time_is_listed() {
     assert_eq!(list(times[2], released, none, 9), [serials[1]]);
     assert_eq!(list(times[4], None, none, 9), [serials[1]]);
     assert_eq!(list(released_at, None, none, 9), []);
+}
+
+#[test]
+fn a_line_ends_with_what_is_told() {
+    let rig = Rig::start();
+    let node = rig.open();
+    node.open_sale(1, &[10]);
+    let last = of_sale(&node, 1, 100).pop().unwrap().place;
+    let counted = || Change::CountAttempts {
+        from: Timestamp(20_000),
+        counts: Vec::new(),
+    };
+    for _ in 0..40 {
+        assert_eq!(node.commit(1, vec![counted()]).unwrap().refused, []);
+    }
+    let places = node.run(node.store.last_places()).unwrap();
+    assert_eq!(places, [(SaleNo(1), last)]);
+    let batch = vec![counted(), Change::Close, counted(), Change::Retire];
+    assert_eq!(node.commit(1, batch).unwrap().refused, []);
+    let last = of_sale(&node, 1, 100).pop().unwrap();
+    assert_eq!(last.kind, "sale.closed");
+    let places = node.run(node.store.last_places()).unwrap();
+    assert_eq!(places, [(SaleNo(1), last.place)]);
 }

@@ -39,9 +39,9 @@ impl Scene {
     }
 
     /// Refused for this, and nothing is there of it.
-    #[allow(
+    #[expect(
         clippy::needless_pass_by_value,
-        reason = "a list of such calls reads better"
+        reason = "a change is made for each call"
     )]
     fn must_refuse(&self, change: Change, why: EntryRefusal) {
         let there = |raw: Raw| (raw.meta, raw.resv, raw.reference, raw.buyer, raw.ev);

@@ -140,10 +140,19 @@ async fn what_cannot_be_backed_up_is_told_and_nothing_is_left() {
     assert!(refused(&folder, &file, &[]).contains("there is no store in"));
     assert!(refused(&data, &folder.join("no/copy.db"), &[]).contains("its folder"));
     assert!(refused(&data, &folder, &[]).contains("is a folder"));
-    for name in ["stampede.db", "stampede.db-wal", "acked", "keys.toml"] {
+    for name in [
+        "stampede.db",
+        "stampede.db-wal",
+        "acked",
+        "keys.toml",
+        "outbox.db",
+        "copy.db",
+    ] {
         let line = refused(&data, &data.join(name), &["--force"]);
-        assert!(line.contains("by itself"), "{line}");
+        assert!(line.contains("in the data folder"), "{line}");
     }
+    let line = refused(&data, Path::new("/dev/stdin"), &["--force"]);
+    assert!(line.contains("no regular file"), "{line}");
     std::fs::write(&file, "precious").unwrap();
     let line = refused(&data, &file, &[]);
     assert!(line.contains("--force"), "{line}");
