@@ -79,6 +79,8 @@ pub struct PriceChanged {
     pub sale_price_minor: Money,
     /// The first reservations at the old price, ascending by serial.
     pub reservations: Vec<Reservation>,
+    /// What looks like a mistake about the new price: told, since the sale is still paused, and stopping nothing.
+    pub findings: Vec<PriceFinding>,
 }
 
 impl Engine {
@@ -259,7 +261,14 @@ impl Engine {
             old_price_minor: from,
             sale_price_minor: price,
             reservations: listed?,
+            findings: self.findings_of(&sale, item),
         })
+    }
+
+    fn findings_of(&self, sale: &Sale, item: &ItemId) -> Vec<PriceFinding> {
+        let mut findings = self.findings(&sale.plan(), self.clock.read().wall);
+        findings.retain(|finding| finding.item == *item);
+        findings
     }
 
     /// Place of an item in a sale.

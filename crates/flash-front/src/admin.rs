@@ -1,10 +1,10 @@
 //! The admin port: sales, their books, the audit log; metrics and health without a key.
 
-use flash_engine::{AdminRefusal, ReservationQuery, Sale, SaleCommand, Who as Admin};
+use flash_engine::{AdminRefusal, PriceFinding, ReservationQuery, Sale, SaleCommand, Who as Admin};
 use flash_types::{ItemId, Money, Refusal, SaleId, SaleState, Serial, bounds};
 use http::{HeaderName, StatusCode, header};
 use hyper::body::Incoming;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -482,19 +482,20 @@ fn why(problem: &Problem) -> &str {
     }
 }
 
+fn findings_view(findings: &[PriceFinding]) -> Value {
+    let shown = findings.iter().map(
+        |found| json!({"code": found.code.as_str(), "item": found.item, "detail": found.detail}),
+    );
+    shown.collect()
+}
+
 fn refused(refusal: AdminRefusal) -> Problem {
     match refusal {
         AdminRefusal::Refused(refusal) => refusal.into(),
         AdminRefusal::Malformed(detail) => Problem::malformed(detail),
         AdminRefusal::Conflict(detail) => Problem::Conflict(detail),
         AdminRefusal::PriceGuard(findings) => {
-            let findings: Vec<_> = findings
-                .iter()
-                .map(|found| {
-                    json!({"code": found.code.as_str(), "item": found.item, "detail": found.detail})
-                })
-                .collect();
-            Problem::PriceGuard(json!(findings).to_string())
+            Problem::PriceGuard(findings_view(&findings).to_string())
         }
         AdminRefusal::Unknown => Problem::Unknown(None),
     }
@@ -585,6 +586,7 @@ async fn carry_out(
                 "item": item,
                 "old_price_minor": changed.old_price_minor,
                 "sale_price_minor": changed.sale_price_minor,
+                "findings": findings_view(&changed.findings),
                 "reservations": changed.reservations,
                 // Goes on in the sale's list of reservations, with item and not_at_price_minor.
                 "next_cursor": last.map(|last| last.reservation_id.serial.0.to_string()),

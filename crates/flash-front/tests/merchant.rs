@@ -251,6 +251,7 @@ fn a_price_is_changed_while_the_sale_is_paused(on: On) {
             ],
             [&json!("a"), &json!(before), &json!(190)]
         );
+        assert_eq!(changed["findings"], json!([]));
         // Who bought at the old one, told again.
         assert_eq!(
             changed["reservations"],

@@ -154,7 +154,13 @@ fn key_of(args: &AdminArgs) -> anyhow::Result<String> {
         format!("no admin key: set {KEY_VARIABLE}, or give --data DIR of the engine's data folder")
     })?;
     let keys = KeysFile::read(data).map_err(anyhow::Error::msg)?;
-    let missing = || format!("there is no {}", path_in(data).display());
+    let missing = || {
+        format!(
+            "there is no {}: start `stampede serve --data {}` first, or name its folder with --data",
+            path_in(data).display(),
+            data.display()
+        )
+    };
     Ok(keys.with_context(missing)?.admin_key)
 }
 

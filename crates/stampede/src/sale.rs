@@ -264,10 +264,13 @@ fn apply_one(client: &mut AdminClient, definition: &Value) -> anyhow::Result<()>
             let path = format!("/v1/admin/sales/{id}");
             let replaced = client.send("PUT", &path, Some(definition))?;
             if replaced.status != 200 {
-                bail!(
-                    "{id} exists and is no draft any more: {}",
-                    problem(&replaced)
-                );
+                let hint = match replaced.status {
+                    409 => format!(
+                        ", so it is not replaced: choose another sale_id, or, while nothing was reserved, `stampede sale unpublish {id}` first"
+                    ),
+                    _ => format!(": {}", problem(&replaced)),
+                };
+                bail!("{id} exists and is no draft any more{hint}");
             }
             say(&format!("{id} is a draft (replaced)"));
         }

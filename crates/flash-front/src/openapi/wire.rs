@@ -116,6 +116,8 @@ pub(super) struct PriceChange {
     item: String,
     old_price_minor: i64,
     sale_price_minor: i64,
+    /// What looks like a mistake about the new price; it is in force all the same once the sale is resumed.
+    findings: Vec<PriceFinding>,
     /// At another price than the new one, in any state; the first 200.
     reservations: Vec<Reservation>,
     /// Goes on in the admin's list of reservations, with `item` and `not_at_price_minor`.

@@ -83,7 +83,8 @@ fn a_copy_is_the_store_as_it_stood_whatever_is_written_meanwhile() {
     let folder = TempDir::new().unwrap();
     let (store, _) = SqliteStore::open(folder.path()).unwrap();
     let writer = Connection::open(folder.path().join("stampede.db")).unwrap();
-    let file = folder.path().join("copy.db");
+    let copies = TempDir::new().unwrap();
+    let file = copies.path().join("copy.db");
     let mut steps = 0_i64;
     let content = super::back_up(folder.path(), &file, false, &mut |_| {
         steps += 1;

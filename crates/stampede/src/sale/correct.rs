@@ -37,6 +37,10 @@ pub(super) fn price(
         "{item} of {id}: {} to {}, for new reservations; bought at another price:",
         page["old_price_minor"], page["sale_price_minor"]
     ));
+    for finding in page["findings"].as_array().into_iter().flatten() {
+        let detail = finding["detail"].as_str().unwrap_or_default();
+        remark(&format!("LOOK AGAIN before you resume the sale: {detail}"));
+    }
     say(
         "reservation_id,buyer_id,state,quantity,refunded_units,unit_price_minor,payment_ref,created_at",
     );
