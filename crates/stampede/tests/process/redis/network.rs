@@ -46,20 +46,20 @@ async fn a_reply_that_is_lost_after_the_batch_was_applied_is_asked_for_again() {
     let (shop, proxy) = shop_behind_a_proxy().await;
     shop.wins("first").await;
     for bytes in [0, 1, 10, 20] {
-        let (cuts, events) = (proxy.fired_by(Fault::CutReplies), shop.meta("ev"));
+        let (cuts, reserved) = (proxy.fired_by(Fault::CutReplies), shop.meta("n_resv"));
         proxy.cut_replies_after(bytes);
         shop.wins(&format!("k{bytes}")).await;
         let has_fired = proxy.fired_by(Fault::CutReplies) > cuts;
         assert!(has_fired, "{bytes}: the fault did not fire");
-        assert_eq!(shop.meta("ev"), events + 1, "{bytes}: applied once");
+        assert_eq!(shop.meta("n_resv"), reserved + 1, "{bytes}: applied once");
     }
     // Replies vanish without a cut: nobody knows at the deadline, though it is done.
     proxy.drop_replies(true);
     shop.until_answered("dropped", "unknown").await;
-    let events = shop.meta("ev");
+    let reserved = shop.meta("n_resv");
     proxy.drop_replies(false);
     shop.until_answered("dropped", "replayed").await;
-    assert_eq!(shop.meta("ev"), events, "it was done before");
+    assert_eq!(shop.meta("n_resv"), reserved, "it was done before");
     assert!(proxy.fired_by(Fault::DropReplies) > 0);
     let buyers = Buyers::start(&shop, 8, "a", 1);
     for _ in 0..5 {
@@ -79,12 +79,12 @@ async fn a_batch_that_is_cut_on_its_way_is_sent_again() {
     let (shop, proxy) = shop_behind_a_proxy().await;
     shop.wins("first").await;
     for bytes in [0, 1, 100, 200] {
-        let (cuts, events) = (proxy.fired_by(Fault::CutRequests), shop.meta("ev"));
+        let (cuts, reserved) = (proxy.fired_by(Fault::CutRequests), shop.meta("n_resv"));
         proxy.cut_requests_after(bytes);
         shop.wins(&format!("k{bytes}")).await;
         let has_fired = proxy.fired_by(Fault::CutRequests) > cuts;
         assert!(has_fired, "{bytes}: the fault did not fire");
-        assert_eq!(shop.meta("ev"), events + 1, "{bytes}: applied once");
+        assert_eq!(shop.meta("n_resv"), reserved + 1, "{bytes}: applied once");
     }
     let buyers = Buyers::start(&shop, 8, "a", 1);
     for _ in 0..5 {

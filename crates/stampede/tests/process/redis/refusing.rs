@@ -21,7 +21,7 @@ async fn refuses<F>(
 ) {
     let shop = Shop::open(quick(rig), &[("a", 5)]).await;
     shop.wins("before").await;
-    let events = shop.meta("ev");
+    let reserved = shop.meta("n_resv");
     let fault = begin(shop.rig.redis());
     let mut client = shop.client();
     for number in 0..3 {
@@ -41,7 +41,11 @@ async fn refuses<F>(
     let again = client.send(&shop.purchase("u", "before", "a")).await;
     assert_eq!(again.unwrap().outcome(), "replayed");
     end(shop.rig.redis(), fault);
-    assert_eq!(shop.meta("ev"), events, "something was done meanwhile");
+    assert_eq!(
+        shop.meta("n_resv"),
+        reserved,
+        "something was done meanwhile"
+    );
     shop.until_ready().await;
     for number in 0..4 {
         shop.wins(&format!("k{number}")).await;
