@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use flash_ledger::{Begin, Command};
 use flash_store::{
     Batch, Change, CommitError, Committed, Entry, EntryRefusal, Lanes, NotApplied, Store, Trouble,
-    WaveRef,
 };
 use flash_types::{ItemIndex, Refusal, SaleNo, SaleState, Serial, Timestamp, bounds};
 use futures_util::StreamExt;
@@ -21,7 +20,7 @@ use crate::change::change_of;
 use crate::fate::{Fate, Verdict};
 use crate::queue::{Job, Lane, Work};
 use crate::sale::{Sale, StockAnswer};
-use crate::waves::DueWave;
+use crate::waves::{BuiltWave, due_waves, is_pooling, units_of_wave};
 use crate::{Engine, Reading};
 
 /// How often expiries, openings and closings are looked for.
@@ -113,14 +112,6 @@ struct Flight {
     gates: Vec<(Arc<Sale>, SaleState)>,
     /// Releases in this batch.
     waves: Vec<BuiltWave>,
-}
-
-/// A release that the batch being built holds.
-struct BuiltWave {
-    sale_no: SaleNo,
-    item: ItemIndex,
-    wave: WaveRef,
-    units: u32,
 }
 
 struct Sent {
@@ -225,7 +216,12 @@ impl LaneCommitter {
         // A poke means that something is due right now: a scan is cheap where nothing queued.
         if now.at >= self.next_scan || self.is_more_due || jobs.is_empty() {
             let sales = self.sales();
-            let mut due = due_waves(&sales, now);
+            // Before everything else: what comes back unpaid in the same batch belongs to the next release.
+            let mut due = Vec::new();
+            for sale in &sales {
+                let works = due_waves(sale, now.wall);
+                works.for_each(|work| push_due(&mut due, sale, work, now));
+            }
             due.append(&mut jobs);
             jobs = due;
             self.add_due(&sales, &mut jobs, now);
@@ -495,35 +491,6 @@ impl LaneCommitter {
     }
 }
 
-/// Releases that the clock asks for, sized when the batch is built. They come before everything else of it: what
-/// comes back unpaid in the same batch belongs to the next one.
-fn due_waves(sales: &[Arc<Sale>], now: Reading) -> Vec<Job> {
-    let mut jobs = Vec::new();
-    for sale in sales {
-        let is_selling = matches!(sale.gate(), SaleState::Open | SaleState::Paused);
-        if sale.is_retired() || !is_selling || sale.state() == SaleState::Frozen {
-            continue;
-        }
-        let due = sale.waves().due(sale.definition(), now.wall);
-        for DueWave { item, wave, at } in due {
-            let is_mark = item == ItemIndex(0);
-            let brings_units =
-                || units_of_wave(sale, item, wave, 0, &[]).is_some_and(|units| units > 0);
-            if matches!(wave, WaveRef::Pool(_)) && !is_mark && !brings_units() {
-                continue;
-            }
-            let work = Work::Wave {
-                item,
-                wave,
-                due_at: at,
-                units: 0,
-            };
-            push_due(&mut jobs, sale, work, now);
-        }
-    }
-    jobs
-}
-
 /// What the window asks for: to be judged by the gate, since commands may be queued before it.
 fn due_by_window(sale: &Sale, now: Reading, retire_after: Duration) -> Option<Work> {
     let definition = sale.definition();
@@ -641,60 +608,6 @@ fn pass_gate(job: &Job, flight: &mut Flight) -> Result<(), Refusal> {
 /// Something was ever reserved, or released after the opening: it cannot be a draft again.
 pub(crate) fn is_used(sale: &Sale) -> bool {
     !sale.ledger().records_after(Serial(0), 1).is_empty() || sale.waves().has_any()
-}
-
-/// Units that come back unpaid wait for an announced time that no release so far, the batch being built among them, has
-/// brought.
-fn is_pooling(sale: &Sale, built: &[BuiltWave]) -> bool {
-    let is_selling = match sale.gate() {
-        SaleState::Published | SaleState::Open | SaleState::Paused => true,
-        SaleState::Draft | SaleState::Closed | SaleState::Frozen => false,
-    };
-    let plan = sale.definition();
-    let last = plan.re_release_at.len().checked_sub(1);
-    let Some(last) = last.and_then(|last| u16::try_from(last).ok()) else {
-        return false;
-    };
-    let is_last =
-        |wave: &BuiltWave| wave.sale_no == sale.sale_no() && wave.wave == WaveRef::Pool(last);
-    is_selling && !built.iter().any(is_last) && sale.waves().is_pooling(plan)
-}
-
-/// How many units a release brings, after those that the batch being built holds already; `None` where it asks for more
-/// than there are.
-fn units_of_wave(
-    sale: &Sale,
-    item: ItemIndex,
-    wave: WaveRef,
-    asked: u32,
-    built: &[BuiltWave],
-) -> Option<u32> {
-    let plan = sale.definition();
-    let earlier = built
-        .iter()
-        .filter(|other| other.sale_no == sale.sale_no() && other.item == item);
-    let taken: u32 = earlier.clone().map(|other| other.units).sum();
-    let left = sale.ledger().unreleased_units(item).saturating_sub(taken);
-    match wave {
-        WaveRef::Hand(_) => (asked <= left).then_some(asked),
-        WaveRef::Planned(place) => {
-            let planned = plan.items.get(usize::from(item.0))?;
-            Some(planned.waves.get(usize::from(place))?.units.min(left))
-        }
-        WaveRef::Pool(_) => {
-            // What planned waves of this batch bring is not held back any more.
-            let planned = earlier.filter(|other| matches!(other.wave, WaveRef::Planned(_)));
-            let brought = planned.filter_map(|other| match other.wave {
-                WaveRef::Planned(place) => {
-                    let item = plan.items.get(usize::from(item.0))?;
-                    item.waves.get(usize::from(place)).map(|wave| wave.units)
-                }
-                WaveRef::Pool(_) | WaveRef::Hand(_) => None,
-            });
-            let held = sale.waves().held(plan, item);
-            Some(left.saturating_sub(held.saturating_sub(brought.sum())))
-        }
-    }
 }
 
 /// Ends a job of which the store has nothing and will have nothing: as if it had never been.

@@ -38,23 +38,6 @@ impl SaleEvent {
             sequence: self.sequence,
         }
     }
-
-    /// The name of the event at a place.
-    pub fn id_of(sale_no: SaleNo, place: EventPlace) -> String {
-        format!("e{}-{}-{}", sale_no.0, place.generation, place.sequence)
-    }
-
-    /// Reads a name.
-    pub fn parse_id(id: &str) -> Option<(SaleNo, EventPlace)> {
-        let mut parts = id.strip_prefix('e')?.split('-');
-        let sale_no = SaleNo(parts.next()?.parse().ok()?);
-        let place = EventPlace {
-            generation: parts.next()?.parse().ok()?,
-            sequence: parts.next()?.parse().ok()?,
-        };
-        // One name for each event: no signs, no leading zeros.
-        (parts.next().is_none() && Self::id_of(sale_no, place) == id).then_some((sale_no, place))
-    }
 }
 
 impl Engine {
@@ -89,29 +72,6 @@ impl Engine {
         limit: usize,
     ) -> Result<Vec<SaleEvent>, Refusal> {
         self.told_events(EventRange::OfAll(after), limit).await
-    }
-
-    /// One event.
-    ///
-    /// # Errors
-    /// `not_found`, `store_unavailable`.
-    ///
-    /// # Cancel safety
-    /// A read.
-    pub async fn event(&self, sale_no: SaleNo, place: EventPlace) -> Result<SaleEvent, Refusal> {
-        let before = EventPlace {
-            generation: place.generation,
-            sequence: place.sequence.checked_sub(1).ok_or(Refusal::NotFound)?,
-        };
-        let found = self
-            .told_events(EventRange::OfSale(sale_no, before), 1)
-            .await?;
-        let event = found.into_iter().next().ok_or(Refusal::NotFound)?;
-        if event.place() == place {
-            Ok(event)
-        } else {
-            Err(Refusal::NotFound)
-        }
     }
 
     /// Where the last event of each sale stands.
@@ -173,7 +133,7 @@ impl Engine {
             None => of_sale(sale, &row, &facts),
         };
         SaleEvent {
-            id: SaleEvent::id_of(row.sale_no, row.place),
+            id: row.place.event_id(row.sale_no),
             generation: row.place.generation,
             sequence: row.place.sequence,
             kind: row.kind,
@@ -271,25 +231,4 @@ fn units_of(sale: &Sale, units: &Value) -> Value {
     let pairs = units.as_array().into_iter().flatten();
     let named = pairs.map(|pair| json!({"item": item_name(sale, &pair[0]), "quantity": pair[1]}));
     Value::Array(named.collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_event_has_one_name() {
-        let place = EventPlace {
-            generation: 2,
-            sequence: 4_294_967_297,
-        };
-        let id = SaleEvent::id_of(SaleNo(7), place);
-        assert_eq!(id, "e7-2-4294967297");
-        assert_eq!(SaleEvent::parse_id(&id), Some((SaleNo(7), place)));
-        for bad in [
-            "", "e", "e7", "e7-2", "e7-2-3-4", "e07-2-3", "e+7-2-3", "7-2-3", "e7-2-x",
-        ] {
-            assert_eq!(SaleEvent::parse_id(bad), None, "{bad}");
-        }
-    }
 }

@@ -56,8 +56,8 @@ struct Later {
 
 impl Engine {
     /// Buyers of a sale who paid more than a later price of the item within the sale's `price_protection_days`, from a
-    /// page of its confirmed reservations; those told before are left out. With `who` the difference is due from here on: told once for each item of a
-    /// reservation, as the event `reservation.refund_due`.
+    /// page of its confirmed reservations; those told before are left out. With `who` the difference is due from here
+    /// on: told once for each item of a reservation, as the event `reservation.refund_due`.
     ///
     /// # Errors
     /// `not_found`; a conflict where the sale protects no prices; or the store's.

@@ -12,13 +12,11 @@ use crate::sale::{Sale, shown};
 use crate::{Engine, Purchase, Reading};
 
 impl Engine {
-    /// The life of one purchase: admit -> reserve -> commit -> answer; a key that won gets its answer again.
-    ///
-    /// A refusal is told only after the won-key filter was asked, and asked after the refusal was found: so no
-    /// refusal of business ever meets a key that won, not even one that won a moment ago.
+    /// One purchase, and its place in the counts of the report. Its life is told by `decide`.
     ///
     /// # Cancel safety
-    /// Dropping this future before the hand-over undoes everything; after it the purchase goes on without its caller.
+    /// Dropping this future before the hand-over undoes everything; after it the purchase goes on without its caller, and
+    /// is not counted among the tries.
     pub async fn purchase(&self, request: &Purchase, now: Reading) -> Outcome {
         let Some(sale) = self.catalogue.find(&request.sale_id) else {
             return Outcome::Refused(Refusal::NotFound);
@@ -33,6 +31,13 @@ impl Engine {
         outcome
     }
 
+    /// The life of one purchase: admit -> reserve -> commit -> answer; a key that won gets its answer again.
+    ///
+    /// A refusal is told only after the won-key filter was asked, and asked after the refusal was found: so no
+    /// refusal of business ever meets a key that won, not even one that won a moment ago.
+    ///
+    /// # Cancel safety
+    /// Dropping this future before the hand-over undoes everything; after it the purchase goes on without its caller.
     async fn decide(&self, sale: &Arc<Sale>, request: &Purchase, now: Reading) -> Outcome {
         let deadline = now.at + self.config.request_deadline;
         if sale.state() == SaleState::Published && now.wall >= sale.definition().starts_at {

@@ -208,6 +208,11 @@ impl Sale {
         waves.next(&self.definition, item, now, unreleased_units)
     }
 
+    /// How many releases of further units there were while this process ran.
+    pub fn waves_count(&self) -> usize {
+        self.waves.lock().logged_count()
+    }
+
     /// Releases of further units while this process ran, but for the first `seen`: item, units.
     pub fn waves_after(&self, seen: usize) -> Vec<(ItemIndex, u32)> {
         self.waves.lock().logged_after(seen).to_vec()

@@ -6,7 +6,10 @@
 use std::collections::HashMap;
 
 use flash_store::WaveRef;
-use flash_types::{ItemIndex, SaleDefinition, Timestamp, bounds};
+use flash_types::{ItemIndex, SaleDefinition, SaleNo, SaleState, Timestamp, bounds};
+
+use crate::queue::Work;
+use crate::sale::Sale;
 
 /// What has been released, by item and name: the units of each.
 #[derive(Debug, Default, Clone)]
@@ -48,6 +51,11 @@ impl Waves {
             self.log.push((item, units));
         }
         self.load(item, wave, units);
+    }
+
+    /// How many happened while this process ran.
+    pub(crate) fn logged_count(&self) -> usize {
+        self.log.len()
     }
 
     /// Those that happened while this process ran, but for the first `seen`: item, units.
@@ -154,6 +162,95 @@ impl Waves {
     /// A time of the pool that is marked as done: an item without units of its own has no entry for it.
     fn is_passed(&self, due: &DueWave) -> bool {
         matches!(due.wave, WaveRef::Pool(_)) && self.units(POOL_MARK, due.wave).is_some()
+    }
+}
+
+/// A release that the batch being built holds.
+pub(crate) struct BuiltWave {
+    pub(crate) sale_no: SaleNo,
+    pub(crate) item: ItemIndex,
+    pub(crate) wave: WaveRef,
+    pub(crate) units: u32,
+}
+
+/// Releases of a sale that the clock asks for; their units are told when the batch is built.
+pub(crate) fn due_waves(sale: &Sale, now: Timestamp) -> impl Iterator<Item = Work> + '_ {
+    let is_selling = match sale.gate() {
+        SaleState::Open | SaleState::Paused => true,
+        SaleState::Draft | SaleState::Published | SaleState::Closed | SaleState::Frozen => false,
+    };
+    let is_on = is_selling && !sale.is_retired() && sale.state() != SaleState::Frozen;
+    let due = if is_on {
+        sale.waves().due(sale.definition(), now)
+    } else {
+        Vec::new()
+    };
+    let is_wanted = |due: &DueWave| match due.wave {
+        WaveRef::Planned(_) | WaveRef::Hand(_) => true,
+        WaveRef::Pool(_) => {
+            let units = || units_of_wave(sale, due.item, due.wave, 0, &[]);
+            due.item == POOL_MARK || units().is_some_and(|units| units > 0)
+        }
+    };
+    let due = due.into_iter().filter(is_wanted);
+    due.map(|DueWave { item, wave, at }| Work::Wave {
+        item,
+        wave,
+        due_at: at,
+        units: 0,
+    })
+}
+
+/// Units that come back unpaid wait for an announced time that no release so far, the batch being built among them, has
+/// brought.
+pub(crate) fn is_pooling(sale: &Sale, built: &[BuiltWave]) -> bool {
+    let is_selling = match sale.gate() {
+        SaleState::Published | SaleState::Open | SaleState::Paused => true,
+        SaleState::Draft | SaleState::Closed | SaleState::Frozen => false,
+    };
+    let plan = sale.definition();
+    let last = plan.re_release_at.len().checked_sub(1);
+    let Some(last) = last.and_then(|last| u16::try_from(last).ok()) else {
+        return false;
+    };
+    let is_last =
+        |wave: &BuiltWave| wave.sale_no == sale.sale_no() && wave.wave == WaveRef::Pool(last);
+    is_selling && !built.iter().any(is_last) && sale.waves().is_pooling(plan)
+}
+
+/// How many units a release brings, after those that the batch being built holds already; `None` where it asks for more
+/// than there are.
+pub(crate) fn units_of_wave(
+    sale: &Sale,
+    item: ItemIndex,
+    wave: WaveRef,
+    asked: u32,
+    built: &[BuiltWave],
+) -> Option<u32> {
+    let planned_units = |place: u16| {
+        let planned = sale.definition().items.get(usize::from(item.0))?;
+        let wave = planned.waves.get(usize::from(place))?;
+        Some(wave.units)
+    };
+    let earlier = built
+        .iter()
+        .filter(|other| other.sale_no == sale.sale_no() && other.item == item);
+    let taken: u32 = earlier.clone().map(|other| other.units).sum();
+    let left = sale.ledger().unreleased_units(item).saturating_sub(taken);
+    match wave {
+        WaveRef::Hand(_) => (asked <= left).then_some(asked),
+        WaveRef::Planned(place) => Some(planned_units(place)?.min(left)),
+        WaveRef::Pool(_) => {
+            // What planned waves of this batch bring is not held back any more.
+            let brought: u32 = earlier
+                .filter_map(|other| match other.wave {
+                    WaveRef::Planned(place) => planned_units(place),
+                    WaveRef::Pool(_) | WaveRef::Hand(_) => None,
+                })
+                .sum();
+            let held = sale.waves().held(sale.definition(), item);
+            Some(left.saturating_sub(held.saturating_sub(brought)))
+        }
     }
 }
 

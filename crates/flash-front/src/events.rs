@@ -193,7 +193,7 @@ impl Shown {
             units: indexed(sale.definition())
                 .map(|(index, _)| shown_units(available(sale, index), buckets))
                 .collect(),
-            waves: sale.waves_after(0).len(),
+            waves: sale.waves_count(),
             next_waves: indexed(sale.definition())
                 .map(|(index, _)| sale.next_wave(index, wall))
                 .collect(),

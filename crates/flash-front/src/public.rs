@@ -342,7 +342,7 @@ async fn event_log(call: &Call<'_>, sale_id: &SaleId) -> Result<Reply, Problem> 
 
 /// The name of an event.
 pub(crate) fn event_id(text: &str) -> Result<(SaleNo, EventPlace), &'static str> {
-    SaleEvent::parse_id(text).ok_or("is not the id of an event")
+    EventPlace::parse_event_id(text).ok_or("is not the id of an event")
 }
 
 /// A page of a sale's events.

@@ -18,13 +18,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use flash_store::EventPlace;
 use flash_types::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 pub use deliver::{Timeouts, system_tls, tls_with};
-pub use event::{EventSource, OutEvent, event_id, parse_event_id};
+pub use event::{EventSource, OutEvent};
 pub use file::{DeadLetter, FileError};
 pub use schedule::{Counts, Limits, Parked};
 pub use signature::signature;
@@ -218,7 +219,7 @@ impl Outbox {
         id: &str,
         webhook: Option<&str>,
     ) -> Result<Vec<String>, RedeliverError> {
-        let (sale_no, place) = parse_event_id(id).ok_or(RedeliverError::NotFound)?;
+        let (sale_no, place) = EventPlace::parse_event_id(id).ok_or(RedeliverError::NotFound)?;
         let is_named = |sink: &&Handle| webhook.is_none_or(|name| name == sink.target.name);
         let named: Vec<&Handle> = self.sinks.iter().filter(is_named).collect();
         if named.is_empty() {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use common::shop::{Shop, start, target};
 use common::target::{Answer, Server};
 use crowd::wait::poll_until;
-use flash_settle::outbox::{Outbox, RedeliverError, Target, event_id, signature};
+use flash_settle::outbox::{Outbox, RedeliverError, Target, signature};
 use flash_store::EventPlace;
 use flash_types::SaleNo;
 
@@ -28,13 +28,11 @@ fn until(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 fn id(sequence: u64) -> String {
-    event_id(
-        SaleNo(1),
-        EventPlace {
-            generation: 1,
-            sequence,
-        },
-    )
+    let place = EventPlace {
+        generation: 1,
+        sequence,
+    };
+    place.event_id(SaleNo(1))
 }
 
 fn state(outbox: &Outbox, name: &str) -> flash_settle::outbox::Progress {

@@ -121,6 +121,25 @@ pub struct EventPlace {
     pub sequence: u64,
 }
 
+impl EventPlace {
+    /// The name of the event of a sale at this place: URL-safe, one for each event.
+    pub fn event_id(self, sale_no: SaleNo) -> String {
+        format!("e{}-{}-{}", sale_no.0, self.generation, self.sequence)
+    }
+
+    /// Reads the name of an event.
+    pub fn parse_event_id(id: &str) -> Option<(SaleNo, Self)> {
+        let mut parts = id.strip_prefix('e')?.split('-');
+        let sale_no = SaleNo(parts.next()?.parse().ok()?);
+        let place = Self {
+            generation: parts.next()?.parse().ok()?,
+            sequence: parts.next()?.parse().ok()?,
+        };
+        // Signs and leading zeros would be other names of the same event.
+        (parts.next().is_none() && place.event_id(sale_no) == id).then_some((sale_no, place))
+    }
+}
+
 /// Which events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventRange {
@@ -176,4 +195,26 @@ pub trait Loaded {
     fn reservation(&mut self, reservation: ReservationRow);
     /// A decision of a sale that was handed over before.
     fn decision(&mut self, decision: DecisionRow);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_has_one_name() {
+        let place = EventPlace {
+            generation: 2,
+            sequence: 4_294_967_297,
+        };
+        let id = place.event_id(SaleNo(7));
+        assert_eq!(id, "e7-2-4294967297");
+        assert_eq!(EventPlace::parse_event_id(&id), Some((SaleNo(7), place)));
+        for bad in [
+            "", "e", "e7", "e7-2", "e7-2-3-4", "e07-2-3", "e+7-2-3", "e7-+2-3", "7-2-3", "r7-2-3",
+            "e-7-2-3", "e7-2-x",
+        ] {
+            assert_eq!(EventPlace::parse_event_id(bad), None, "{bad}");
+        }
+    }
 }

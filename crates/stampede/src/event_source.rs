@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use flash_engine::{Engine, EventPlace, SaleEvent};
 use flash_settle::outbox::{EventSource, OutEvent};
-use flash_types::{SaleId, SaleNo, SaleState};
+use flash_types::{SaleId, SaleNo};
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
@@ -59,9 +59,11 @@ impl EngineEvents {
 
 impl EventSource for EngineEvents {
     fn sales(&self) -> Vec<(SaleNo, SaleId)> {
+        // Drafts too: one that was unpublished has something to tell.
         let sales = self.engine.sales();
-        let told = sales.iter().filter(|sale| sale.state() != SaleState::Draft);
-        told.map(|sale| (sale.sale_no(), sale.definition().sale_id))
+        let named = sales.iter();
+        named
+            .map(|sale| (sale.sale_no(), sale.definition().sale_id))
             .collect()
     }
 

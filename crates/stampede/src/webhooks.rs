@@ -7,7 +7,7 @@ use comfy_table::{Table, presets};
 use flash_front::{DeadLetterView, WebhookRefusal, WebhookView, Webhooks};
 use flash_settle::outbox::{
     DeadLetter, EventSource, Limits, Now, Outbox, OutboxConfig, RedeliverError, WebhookStatus,
-    event_id, system_tls,
+    system_tls,
 };
 use futures_util::future::BoxFuture;
 use serde_json::json;
@@ -142,7 +142,7 @@ fn view(status: WebhookStatus) -> WebhookView {
 fn letter_view(letter: DeadLetter) -> DeadLetterView {
     DeadLetterView {
         number: letter.number,
-        event_id: event_id(letter.parked.sale_no, letter.parked.place),
+        event_id: letter.parked.place.event_id(letter.parked.sale_no),
         webhook: letter.webhook,
         at: letter.parked.at,
         attempts: letter.parked.attempts,

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::deliver::{Deliverer, Failed};
-use super::event::{EventSource, OutEvent, before, event_id};
+use super::event::{EventSource, OutEvent, before};
 use super::file::{FileError, OutboxFile, Stored};
 use super::schedule::{Attempt, Change, Counts, Fate, Limits, Schedule};
 use super::target::Target;
@@ -358,5 +358,5 @@ pub(super) async fn reread(
 ) -> Result<Option<OutEvent>, String> {
     let found = source.events(sale_no, before(place), 1).await?;
     let found = found.into_iter().next();
-    Ok(found.filter(|event| event.place == place && event.id == event_id(sale_no, place)))
+    Ok(found.filter(|event| event.place == place && event.id == place.event_id(sale_no)))
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use flash_settle::outbox::{
     EventSource, Limits, Now, OutEvent, Outbox, OutboxConfig, OutboxError, Target, Timeouts,
-    event_id, system_now, tls_with,
+    system_now, tls_with,
 };
 use flash_store::EventPlace;
 use flash_types::{SaleId, SaleNo, Serial};
@@ -53,7 +53,7 @@ impl Shop {
             generation: 1,
             sequence,
         };
-        let id = event_id(SaleNo(1), place);
+        let id = place.event_id(SaleNo(1));
         let body = json!({
             "id": id, "generation": 1, "sequence": sequence, "type": kind, "sale_id": "s1",
             "data": {"reservation": reservation},

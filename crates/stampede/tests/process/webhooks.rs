@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crowd::api::{self, Stored};
 use crowd::client::Request;
@@ -19,7 +20,16 @@ use target::{Answer, Received, Server};
 
 const SECRET: &str = "whsec-of-the-good-consumer";
 
-on_both_stores!(a_consumer_that_fails_and_repeats_ends_with_the_books);
+on_both_stores!(
+    a_consumer_that_fails_and_repeats_ends_with_the_books,
+    that_a_sale_is_a_draft_again_is_told_after_a_restart,
+);
+
+fn hook(name: &str, url: &str) -> String {
+    format!(
+        "[[webhooks]]\nname = \"{name}\"\nurl = \"{url}\"\nsecret = \"{SECRET}\"\nallow_private = true\n"
+    )
+}
 
 /// Accepts most, refuses some, and takes some without an answer: those come again.
 fn moody() -> impl Fn(&Received) -> Answer + Send + Sync {
@@ -118,11 +128,6 @@ async fn a_consumer_that_fails_and_repeats_ends_with_the_books(rig: Rig) {
         .local_addr()
         .unwrap();
     let config = rig.path("webhooks.toml");
-    let hook = |name: &str, url: &str| {
-        format!(
-            "[[webhooks]]\nname = \"{name}\"\nurl = \"{url}\"\nsecret = \"{SECRET}\"\nallow_private = true\n"
-        )
-    };
     let text = [
         hook("good", &good.url()),
         hook("slow", &slow.url()),
@@ -172,4 +177,37 @@ async fn a_consumer_that_fails_and_repeats_ends_with_the_books(rig: Rig) {
     assert!(list.contains("good") && list.contains("down"), "{list}");
     let ended = shop.server.stop(BOUND).unwrap();
     assert!(ended.success(), "a silent target must not hold up the end");
+}
+
+async fn that_a_sale_is_a_draft_again_is_told_after_a_restart(rig: Rig) {
+    let is_up = Arc::new(AtomicBool::new(false));
+    let looks = Arc::clone(&is_up);
+    let target = Server::start(move |_| match looks.load(Ordering::Relaxed) {
+        true => Answer::Status(204),
+        false => Answer::Status(503),
+    });
+    let config = rig.path("webhooks.toml");
+    std::fs::write(&config, hook("shop", &target.url())).unwrap();
+    let rig = rig.argument("--config", config.to_str().unwrap());
+    let mut shop = Shop::open(rig, &[("a", 5)]).await;
+    good(&shop.sale(&["unpublish", SALE]));
+    assert!(shop.server.stop(BOUND).unwrap().success());
+    shop.restart();
+    is_up.store(true, Ordering::Relaxed);
+    let kinds = || {
+        let received = target.received().into_iter();
+        let events = received.map(|request| serde_json::from_str::<Value>(&request.body).unwrap());
+        let kinds = events.map(|event| event["type"].as_str().unwrap().to_owned());
+        kinds.collect::<Vec<_>>()
+    };
+    let is_told = poll_until_async(BOUND, LOOK * 20, async || {
+        let acknowledged = target.acknowledged().len();
+        (acknowledged >= 3 && kinds().contains(&"sale.unpublished".to_owned())).then_some(())
+    });
+    assert!(
+        is_told.await.is_some(),
+        "{:?}\n{}",
+        kinds(),
+        shop.server.log()
+    );
 }
