@@ -9,6 +9,7 @@ mod money;
 mod outcome;
 mod reservation;
 mod sale;
+pub mod side;
 mod time;
 
 pub use id::{

@@ -25,6 +25,17 @@ const ARROWS: &[(&str, &[&str])] = &[
         "flash-front",
         &["flash-admission", "flash-engine", "flash-types"],
     ),
+    // Beside the purchase path: they reach the engine only through a trait in flash-types.
+    ("side-books", &["flash-types"]),
+    ("side-campaign", &["flash-types", "side-books"]),
+    (
+        "side-rewards",
+        &["flash-types", "side-books", "side-campaign"],
+    ),
+    (
+        "side-report",
+        &["flash-types", "side-books", "side-campaign", "side-rewards"],
+    ),
     ("crowd", &["flash-types"]),
     // For tests and measurements: nobody else may name these but as a dev-dependency.
     ("dev-servers", &["crowd"]),
@@ -40,6 +51,10 @@ const ARROWS: &[(&str, &[&str])] = &[
             "flash-settle",
             "flash-store",
             "flash-types",
+            "side-books",
+            "side-campaign",
+            "side-report",
+            "side-rewards",
         ],
     ),
     // The front lends its check of tokens to the server that the engine is measured against.

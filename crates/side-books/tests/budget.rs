@@ -1,0 +1,75 @@
+//! Budgets on both databases: the cap holds, promises are kept or taken back once.
+
+use dev_servers::Databases;
+use flash_types::Timestamp;
+use side_books::budget::{self, Budget, Held, Hold};
+use side_books::sql::{Database, SqlOptions};
+
+const AT: Timestamp = Timestamp(1_000);
+
+async fn opened(url: &str) -> Database {
+    Database::open(
+        &url.parse().unwrap(),
+        SqlOptions::default(),
+        side_books::MIGRATIONS,
+    )
+    .await
+    .unwrap()
+}
+
+fn promise<'a>(key: &'a str, amount_minor: i64) -> Hold<'a> {
+    Hold {
+        key,
+        campaign: "c1",
+        what: "coupon",
+        amount_minor,
+    }
+}
+
+#[tokio::test]
+async fn promises_hold_post_and_void_within_the_cap() {
+    let servers = Databases::start().unwrap();
+    for url in servers.urls().unwrap() {
+        let database = opened(&url).await;
+        let mut tx = database.begin().await.unwrap();
+        budget::fund(&mut tx, "c1", "CNY", 1_000, "fund|c1", AT)
+            .await
+            .unwrap();
+        budget::fund(&mut tx, "c1", "CNY", 1_000, "fund|c1", AT)
+            .await
+            .unwrap();
+        assert_eq!(
+            budget::hold(&mut tx, &promise("a", 600), AT).await.unwrap(),
+            Held::Held
+        );
+        assert_eq!(
+            budget::hold(&mut tx, &promise("a", 600), AT).await.unwrap(),
+            Held::Held
+        );
+        assert_eq!(
+            budget::hold(&mut tx, &promise("b", 401), AT).await.unwrap(),
+            Held::RunDry
+        );
+        assert_eq!(
+            budget::hold(&mut tx, &promise("c", 400), AT).await.unwrap(),
+            Held::Held
+        );
+        budget::post(&mut tx, "a", 500, AT).await.unwrap();
+        budget::post(&mut tx, "a", 500, AT).await.unwrap();
+        budget::void(&mut tx, "c", AT).await.unwrap();
+        tx.commit().await.unwrap();
+        // Opened again: the tables are there.
+        database.close().await;
+        let database = opened(&url).await;
+        let stands = budget::read(&mut database.read().await.unwrap(), "c1")
+            .await
+            .unwrap();
+        let expected = Budget {
+            cap_minor: 1_000,
+            available_minor: 500,
+            held_minor: 0,
+            spent_minor: 500,
+        };
+        assert_eq!(stands, Some(expected), "{url}");
+    }
+}

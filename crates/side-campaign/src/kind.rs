@@ -1,0 +1,121 @@
+//! What one kind of campaign brings to the common life: the check of its rules, their worst case, what it prepares at
+//! publish and does at the end.
+
+use std::sync::Arc;
+
+use flash_types::Timestamp;
+use flash_types::side::BoxFuture;
+use serde::Serialize;
+use serde_json::Value;
+use side_books::SideError;
+use side_books::sql::Tx;
+
+use crate::definition::Definition;
+use crate::draws::Seed;
+use crate::life::Campaign;
+
+/// Something in a definition that must be mended, or accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// A word.
+    pub code: &'static str,
+    /// Where: `rules.stock_units`, `rewards[2].face_minor`.
+    pub field: String,
+    /// What is wrong and how to mend it.
+    pub detail: String,
+}
+
+/// One line of a worst case: `count` times `each_minor`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct WorstLine {
+    /// What, for people: `coupon 5.00 to each participant`.
+    pub what: String,
+    /// How often, at most.
+    pub count: i64,
+    /// What one costs, minor units.
+    pub each_minor: i64,
+    /// Together.
+    pub total_minor: i64,
+}
+
+/// The most that a campaign can cost by its rules, spelled out. `None` as a total: nothing bounds it but the budget.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct WorstCase {
+    /// Its parts.
+    pub lines: Vec<WorstLine>,
+    /// What is not bounded by a rule, and so ends with the budget; empty if all is.
+    pub unbounded: Vec<String>,
+    /// Sum of the lines, minor units.
+    pub total_minor: i64,
+}
+
+/// What a kind committed to at publish besides the seed: the root of a deck or split.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Commitment {
+    /// SHA-256 of what was prepared, hexadecimal; absent where nothing is prepared.
+    pub root: Option<String>,
+}
+
+/// A kind of campaign.
+pub trait CampaignKind: Send + Sync {
+    /// `giveaway`, `bargain` …
+    fn name(&self) -> &'static str;
+
+    /// Checks `rules` (and `plan_b`, by being called again with it in their place) together with the rest, and finds the
+    /// worst case.
+    ///
+    /// # Errors
+    /// Everything that is wrong, not only the first.
+    fn check(&self, definition: &Definition) -> Result<WorstCase, Vec<Finding>>;
+
+    /// Whether `rules` may change so while it runs: only a listed set of fields, only for the better of the buyer.
+    ///
+    /// # Errors
+    /// What may not change, or is worse.
+    fn improves(&self, from: &Value, to: &Value) -> Result<(), Vec<Finding>>;
+
+    /// Prepares what is fixed at publish, in the publishing transaction.
+    ///
+    /// # Errors
+    /// The database's; a refusal.
+    fn prepare<'a>(
+        &'a self,
+        tx: &'a mut Tx,
+        campaign: &'a Campaign,
+        seed: &'a Seed,
+        now: Timestamp,
+    ) -> BoxFuture<'a, Result<Commitment, SideError>>;
+
+    /// Does a bounded piece of what the end brings (draws, boards, what is void now). `true`: all is done.
+    ///
+    /// # Errors
+    /// The database's: it is tried again.
+    fn settle<'a>(
+        &'a self,
+        tx: &'a mut Tx,
+        campaign: &'a Campaign,
+        seed: &'a Seed,
+        now: Timestamp,
+    ) -> BoxFuture<'a, Result<bool, SideError>>;
+}
+
+/// The kinds that this program knows.
+#[derive(Clone, Default)]
+pub struct Kinds(Vec<Arc<dyn CampaignKind>>);
+
+impl Kinds {
+    /// With these.
+    pub fn new(kinds: Vec<Arc<dyn CampaignKind>>) -> Self {
+        Self(kinds)
+    }
+
+    /// The kind of that name.
+    pub fn find(&self, name: &str) -> Option<&Arc<dyn CampaignKind>> {
+        self.0.iter().find(|kind| kind.name() == name)
+    }
+
+    /// All names.
+    pub fn names(&self) -> Vec<&'static str> {
+        self.0.iter().map(|kind| kind.name()).collect()
+    }
+}

@@ -1,0 +1,30 @@
+//! What every side service is given: the database, the sealer, the engine's desk, the kinds, who goes by facts.
+
+use std::sync::Arc;
+
+use flash_types::side::SaleDesk;
+use jiff::tz::TimeZone;
+use side_books::seal::Sealer;
+use side_books::sql::Database;
+
+use crate::fact::React;
+use crate::kind::Kinds;
+use crate::notices::Notifier;
+
+/// A shop.
+pub struct Shop {
+    /// Where everything is stored.
+    pub database: Database,
+    /// For what must not be read from the database alone.
+    pub sealer: Sealer,
+    /// The engine.
+    pub desk: Arc<dyn SaleDesk>,
+    /// Known kinds of campaigns.
+    pub kinds: Kinds,
+    /// Who goes by facts of orders, in this order.
+    pub reactors: Vec<Arc<dyn React>>,
+    /// Where messages to buyers go.
+    pub notifier: Arc<dyn Notifier>,
+    /// Zone of the shop's days, where no campaign says another.
+    pub zone: TimeZone,
+}
