@@ -137,13 +137,9 @@ async fn orders_are_taken_shown_received_and_refunded() {
             assert_eq!(refunded["lines"][0]["refunded_units"], 2);
             assert_eq!(refunded["lines"][2]["refunded_units"], 1);
         }
-        let more = post(
-            &shop,
-            REFUND,
-            "o1",
-            &json!({"refund_ref": "f2", "amount_minor": 1, "lines": [{"item": "a", "quantity": 1}]}),
-            None,
-        );
+        let body =
+            json!({"refund_ref": "f2", "amount_minor": 1, "lines": [{"item": "a", "quantity": 1}]});
+        let more = post(&shop, REFUND, "o1", &body, None);
         assert_eq!(more.await.unwrap_err().status, 409);
         assert_eq!(refund(&shop, "o1", "f1", 1).await.unwrap_err().status, 409);
         let too_much = refund(&shop, "o1", "f3", 301).await.unwrap_err();

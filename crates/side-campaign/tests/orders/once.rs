@@ -8,7 +8,7 @@ use std::time::Duration;
 use dev_servers::Databases;
 use flash_types::side::DeskEvent;
 use side_books::SideError;
-use side_books::sql::{Database, SqlError, SqlOptions};
+use side_books::sql::SqlError;
 use side_books::step::Step as _;
 use side_campaign::inbox::Inbox;
 use side_campaign::orders;
@@ -92,7 +92,7 @@ async fn each_event_is_applied_once_whatever_crashes_or_repeats() {
     for url in servers.urls().unwrap() {
         let shop = TestShop::open(&url).await;
         let mut number = 0;
-        for seed in 1..=14 {
+        for seed in 1..=10 {
             let mut dice = Dice::new(seed);
             let lives: Vec<Life> = (0..8)
                 .map(|_| {
@@ -128,9 +128,14 @@ async fn each_event_is_applied_once_whatever_crashes_or_repeats() {
         let place = |fact: &str| told.iter().position(|(told, _)| told == fact);
         for (fact, _) in told.iter().filter(|(fact, _)| fact.starts_with("refunded")) {
             let id = fact.split(' ').nth(1).unwrap();
-            let line = ["reserved", "paid", "closed", "refunded"];
-            let line = line.map(|word| place(&format!("{word} {id}")).unwrap());
-            assert!(line.is_sorted(), "{id} on {url}");
+            // Of one that had expired, the end was told before the payment.
+            for line in [
+                ["reserved", "paid", "refunded"],
+                ["reserved", "closed", "refunded"],
+            ] {
+                let line = line.map(|word| place(&format!("{word} {id}")).unwrap());
+                assert!(line.is_sorted(), "{id} on {url}");
+            }
         }
     }
 }
@@ -152,9 +157,9 @@ async fn a_database_that_stands_still_gets_everything_once_when_it_goes_on() {
         assert_eq!(inbox.lag_ms(NOW), 0);
         let later = NOW.plus(Duration::from_secs(60));
         // Whoever holds the only right to write stands in for a stopped server.
-        let other = Database::open(&sqlite.parse().unwrap(), SqlOptions::default(), &[]);
         let lock = if url == &sqlite {
-            Some(other.await.unwrap().begin().await.unwrap())
+            let other = TestShop::open(url).await;
+            Some(other.shop.database.begin().await.unwrap())
         } else {
             servers.postgres.freeze().unwrap();
             None
