@@ -195,6 +195,27 @@ async fn cursor_or_none(shop: &TestShop) -> Option<String> {
 }
 
 #[tokio::test]
+async fn a_node_that_is_behind_does_not_take_the_others_back() {
+    let servers = Databases::start().unwrap();
+    for url in servers.urls().unwrap() {
+        let shop = TestShop::open(&url).await;
+        let mut dice = Dice::new(5);
+        let lives: Vec<Life> = (1..=5).map(|id| Life::random(&mut dice, id)).collect();
+        tell(&shop, mixed(&mut dice, &lives));
+        let (slow, fast) = (Inbox::new(shop.shop.clone()), Inbox::new(shop.shop.clone()));
+        shop.desk.page_max.store(1, Ordering::Relaxed);
+        slow.step(NOW).await.unwrap();
+        shop.desk.page_max.store(0, Ordering::Relaxed);
+        while fast.step(NOW).await.unwrap() {}
+        shop.desk.page_max.store(1, Ordering::Relaxed);
+        assert!(slow.step(NOW).await.unwrap(), "it reads on from there");
+        assert_eq!(cursor(&shop).await, last_id(&shop), "{url}");
+        assert!(!slow.step(NOW).await.unwrap());
+        assert_eq!(told_of(&shop, &lives).await, expected(&lives));
+    }
+}
+
+#[tokio::test]
 async fn an_inbox_of_another_engine_stops() {
     let servers = Databases::start().unwrap();
     for url in servers.urls().unwrap() {
