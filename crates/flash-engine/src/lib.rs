@@ -25,6 +25,7 @@ mod change;
 mod clock;
 mod command;
 mod committer;
+mod desk;
 mod events;
 mod fate;
 mod loss;
@@ -41,6 +42,7 @@ mod waves;
 
 pub use clock::{Clock, Reading, StoreClock, SystemClock};
 pub use committer::{Committer, Fatal};
+pub use desk::Desk;
 pub use events::SaleEvent;
 pub use flash_ledger::{HashKey, StateCounts};
 pub use flash_store::{AttemptCount, AttemptsRow, EventPlace};
