@@ -2,7 +2,7 @@
 
 use flash_types::side::BoxFuture;
 use serde_json::{Map, Value, json};
-use side_books::sql::{Get as _, Reader, Reads as _, SqlError, query};
+use side_books::sql::{Reader, SqlError, query};
 
 use super::{Campaign, Day, Figures, Section, grouped, integers};
 
