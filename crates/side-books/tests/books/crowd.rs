@@ -110,7 +110,6 @@ async fn sixty_four_workers_on_one_budget() {
             .await
             .unwrap();
         tx.commit().await.unwrap();
-        let began = std::time::Instant::now();
         let workers: Vec<_> = (0..WORKERS)
             .map(|worker| tokio::spawn(work(Arc::clone(&database), worker)))
             .collect();
@@ -118,7 +117,6 @@ async fn sixty_four_workers_on_one_budget() {
         for worker in workers {
             spent += worker.await.unwrap();
         }
-        eprintln!("{url}: {:?}", began.elapsed());
         let stands = budget::read(&mut read(&database).await, "c1").await;
         let stands = stands.unwrap().unwrap();
         assert!(spent > CAP / 2, "{spent}");
