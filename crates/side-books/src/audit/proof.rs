@@ -11,6 +11,8 @@ use crate::books::LEGS_MAX;
 use crate::sql::{Get as _, Reads, Row, SqlError, query};
 
 const PAGE: i64 = 1_000;
+/// Each sums up all promises of a campaign.
+const BUDGETS_PAGE: i64 = 20;
 /// A page holds at least one whole transfer.
 const _: () = assert!(LEGS_MAX < 1_000);
 /// Rows of what should not be there at all are listed up to this many per kind.
@@ -233,7 +235,7 @@ fn wrong_hold(row: &Row) -> Result<Option<String>, SqlError> {
 async fn budgets(reads: &mut impl Reads, report: &mut Report) -> Result<(), SqlError> {
     let mut after = String::new();
     loop {
-        let select = query(BUDGETS).bind(after.clone()).bind(PAGE);
+        let select = query(BUDGETS).bind(after.clone()).bind(BUDGETS_PAGE);
         let rows = reads.rows(select).await?;
         for row in &rows {
             after = row.text("owner")?;
@@ -249,7 +251,7 @@ async fn budgets(reads: &mut impl Reads, report: &mut Report) -> Result<(), SqlE
                 report.find("wrong_spent", after.clone(), detail);
             }
         }
-        if rows.len() < usize::try_from(PAGE).unwrap_or(0) {
+        if rows.len() < usize::try_from(BUDGETS_PAGE).unwrap_or(0) {
             return Ok(());
         }
     }

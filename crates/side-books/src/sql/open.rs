@@ -228,7 +228,7 @@ impl Database {
     }
 
     /// A reader of one state of the whole database, for as long as it lives; it keeps nobody from writing. Each of its
-    /// statements may take as long as a transaction otherwise, so that all of a large database can be read in pages.
+    /// statements may take half a minute, so that all of a large database can be read in pages.
     ///
     /// # Errors
     /// [`SqlError::Unavailable`] where no connection is to be had in time.
@@ -237,7 +237,7 @@ impl Database {
     /// Nothing has begun.
     pub async fn snapshot(&self) -> Result<Reader, SqlError> {
         let connection = self.reads.acquire().await?;
-        let longest = self.options.transaction_timeout;
+        let longest = self.options.transaction_timeout.max(PAGE_LONGEST);
         Reader::snapshot(connection, Arc::clone(&self.doubt), self.kind, longest).await
     }
 
@@ -254,6 +254,8 @@ impl Database {
 
 /// Longest wait for another process that brings the tables up to date.
 const OPEN_LONGEST: Duration = Duration::from_secs(60);
+/// Longest statement of a snapshot, which may have to look through a whole table.
+const PAGE_LONGEST: Duration = Duration::from_secs(30);
 const OPEN_AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// Longest wait for a connection to say that it lives when it is given back.
 const PING_LONGEST: Duration = Duration::from_secs(1);

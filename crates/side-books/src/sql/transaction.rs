@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::AnyConnection;
 use sqlx::any::{Any, AnyArguments};
 use sqlx::pool::PoolConnection;
+use sqlx::{AnyConnection, AssertSqlSafe};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::doubt::Doubt;
@@ -184,6 +184,14 @@ impl Reader {
         };
         held.run(async |connection| sqlx::query(begin).execute(connection).await)
             .await?;
+        if kind == DatabaseKind::Postgres {
+            // Instead of the session's, which is for short transactions.
+            let set = format!("SET LOCAL statement_timeout = {}", longest.as_millis());
+            held.run(async |connection| {
+                sqlx::raw_sql(AssertSqlSafe(set)).execute(connection).await
+            })
+            .await?;
+        }
         Ok(Self(held))
     }
 }

@@ -21,6 +21,10 @@ const ACCOUNTS: [&str; 4] = ["a", "b", "usd", "nobody"];
 fn command() -> impl Strategy<Value = Command> {
     let campaign = || prop_oneof![Just("c1".to_owned()), Just("c2".to_owned())];
     let key = || (0..8u8).prop_map(|n| format!("k{n}"));
+    // Of a transfer by its own key, and of those that a budget makes.
+    let kinds =
+        prop_oneof![6 => Just(""), 1 => Just("hold|"), 1 => Just("post|"), 1 => Just("recover|")];
+    let of = (kinds, key()).prop_map(|(kind, key)| format!("{kind}{key}"));
     let amount = || prop_oneof![4 => 1..400i64, 1 => Just(0i64)];
     let account = || {
         prop_oneof![
@@ -45,7 +49,7 @@ fn command() -> impl Strategy<Value = Command> {
         2 => key().prop_map(|key| Command::Void { key }),
         2 => key().prop_map(|key| Command::Recover { key }),
         5 => (legs, key()).prop_map(|(legs, key)| Command::Transfer { legs, key }),
-        3 => (key(), key()).prop_map(|(of, key)| Command::Reverse { of, key }),
+        3 => (of, key()).prop_map(|(of, key)| Command::Reverse { of, key }),
         1 => campaign().prop_map(|campaign| Command::Freeze { campaign }),
         2 => campaign().prop_map(|campaign| Command::Thaw { campaign }),
     ]
