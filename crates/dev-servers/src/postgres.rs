@@ -12,12 +12,14 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use crowd::wait::poll_until;
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, User, chown, geteuid};
 use tempfile::TempDir;
 
 /// How long it may take to answer.
 const READY_WITHIN: Duration = Duration::from_secs(30);
+/// How long killed processes may take to be gone.
+const GONE_WITHIN: Duration = Duration::from_secs(10);
 /// The user of the package.
 const USER: &str = "postgres";
 
@@ -88,12 +90,16 @@ impl PostgresServer {
     /// # Errors
     /// If it cannot be waited for.
     pub fn kill(&mut self) -> anyhow::Result<()> {
-        if let Some(mut child) = self.child.take() {
-            // Gone already is as good.
-            let _ = killpg(group(&child), Signal::SIGKILL);
-            child.wait().context("waiting for the killed PostgreSQL")?;
-        }
-        Ok(())
+        let Some(mut child) = self.child.take() else {
+            return Ok(());
+        };
+        let pids = told(child.id(), Signal::SIGKILL);
+        child.wait().context("waiting for the killed PostgreSQL")?;
+        // They are not our children; a new server does not start while one of them is left.
+        let gone = poll_until(GONE_WITHIN, Duration::from_millis(5), || {
+            (!pids.iter().any(|pid| is_alive(*pid))).then_some(())
+        });
+        gone.context("processes of the killed PostgreSQL are left")
     }
 
     /// SIGSTOP to all of its processes: its sockets stay open and nobody answers.
@@ -167,11 +173,7 @@ impl PostgresServer {
 
     fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         let child = self.child.as_ref().context("PostgreSQL does not run")?;
-        // Backends are in sessions of their own: every process of the tree is told.
-        for pid in descendants(child.id()) {
-            // One that ended meanwhile need not hear it.
-            let _ = nix::sys::signal::kill(pid, signal);
-        }
+        told(child.id(), signal);
         Ok(())
     }
 
@@ -211,18 +213,51 @@ impl PostgresServer {
 
 impl Drop for PostgresServer {
     fn drop(&mut self) {
-        if let Some(child) = &self.child {
-            for pid in descendants(child.id()) {
-                let _ = nix::sys::signal::kill(pid, Signal::SIGKILL);
-            }
-        }
         // Nobody is there to hear of it.
         let _ = self.kill();
     }
 }
 
-fn group(child: &Child) -> Pid {
-    Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX))
+/// Tells a server and all below it, which are in sessions of their own; gives who they were. It is stopped first, so that it
+/// starts no further ones meanwhile.
+fn told(root: u32, signal: Signal) -> Vec<Pid> {
+    let send = |pid, signal| {
+        // One that ended meanwhile need not hear it.
+        let _ = kill(pid, signal);
+    };
+    for pid in i32::try_from(root).into_iter().map(Pid::from_raw) {
+        send(pid, Signal::SIGSTOP);
+        settle(&[pid]);
+    }
+    let pids = descendants(root);
+    // From below, so that nobody hears of the death of one that is still to be told.
+    for pid in pids.iter().rev() {
+        send(*pid, signal);
+    }
+    if signal == Signal::SIGSTOP {
+        settle(&pids);
+    }
+    pids
+}
+
+/// Waits until all are stopped: a signal is only on its way when it is sent.
+fn settle(pids: &[Pid]) {
+    let is_running = |pid: &Pid| state(*pid).is_some_and(|state| !"TtZX".contains(state));
+    // One that waits for a disk stops when it has it: whoever asked finds out.
+    let _ = poll_until(GONE_WITHIN, Duration::from_millis(1), || {
+        (!pids.iter().any(is_running)).then_some(())
+    });
+}
+
+/// Neither gone nor waiting to be asked how it ended.
+fn is_alive(pid: Pid) -> bool {
+    state(pid).is_some_and(|state| !"ZX".contains(state))
+}
+
+/// The letter of its state; `None` if it is gone.
+fn state(pid: Pid) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
 }
 
 /// A process and all below it.

@@ -19,15 +19,17 @@ CREATE TABLE transfer (
   at_ms BIGINT NOT NULL
 );
 
+-- Ids ascend per account in the order in which its balance changed: a row is written under the lock of its account.
 CREATE TABLE entry (
+  id SERIAL_KEY,
   transfer BIGINT NOT NULL REFERENCES transfer (id),
   account TEXT NOT NULL REFERENCES account (id),
   currency TEXT NOT NULL,
   delta BIGINT NOT NULL,
-  PRIMARY KEY (transfer, account),
+  UNIQUE (transfer, account),
   CHECK (delta <> 0)
 );
-CREATE INDEX entry_by_account ON entry (account, transfer);
+CREATE INDEX entry_by_account ON entry (account, id);
 
 -- A promise out of a budget: open -> posted | voided. amount = posted + what went back once it is closed.
 CREATE TABLE hold (
@@ -44,6 +46,13 @@ CREATE TABLE hold (
   CHECK (state IN ('open', 'posted', 'voided'))
 );
 CREATE INDEX hold_by_campaign ON hold (campaign, state);
+
+-- Campaigns whose books do not balance: their budgets move nothing until a person has looked.
+CREATE TABLE frozen (
+  campaign TEXT PRIMARY KEY,
+  reason TEXT NOT NULL,
+  at_ms BIGINT NOT NULL
+);
 
 -- What a command with an idempotency key was answered. No expiry.
 CREATE TABLE command (

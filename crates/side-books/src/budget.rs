@@ -1,15 +1,22 @@
 //! Budgets: cap = available + held + spent, three guarded accounts of a campaign. A promise holds, keeping it posts, taking
-//! it back voids; each once per key.
+//! it back voids; each once per key. The cap may be raised at any time, and lowered by what is available. A campaign whose
+//! books were found wrong is frozen: its budget moves nothing.
 // open -> posted | voided. Nothing leaves a closed hold.
+
+use std::time::Duration;
 
 use flash_types::Timestamp;
 use flash_types::side::SideProblem;
 
 use crate::SideError;
 use crate::books::{
-    Account, BooksError, BooksRefusal, Leg, Transfer, open as open_account, transfer,
+    Account, BooksError, BooksRefusal, Leg, Transfer, Transferred, open as open_account, transfer,
 };
+use crate::queries::{ACCOUNT, BUDGET, CLOSE_HOLD, FROZEN, HOLD, INSERT_HOLD, TRANSFER_BY_KEY};
 use crate::sql::{Get as _, Reads, SqlError, Tx, query};
+
+/// A person has to look.
+const FROZEN_WAIT: Duration = Duration::from_secs(60);
 
 /// A budget as it stands, minor units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
@@ -58,6 +65,9 @@ pub async fn fund(
     key: &str,
     at: Timestamp,
 ) -> Result<(), SideError> {
+    if amount_minor < 0 {
+        return Err(SqlError::Broken(format!("{key}: a cap is lowered by reduce")).into());
+    }
     let world = format!("world:{currency}");
     open_account(
         tx,
@@ -88,36 +98,75 @@ pub async fn fund(
         return Ok(());
     }
     let available = account(campaign, "available");
-    let legs = [
-        Leg {
-            account: &world,
-            delta: -amount_minor,
-        },
-        Leg {
-            account: &available,
-            delta: amount_minor,
-        },
-    ];
-    let fund = Transfer {
-        key,
-        kind: "fund",
-        legs: &legs,
-        reverses: None,
-        rule_snapshot: None,
-        at,
-    };
-    transfer(tx, &fund).await?;
+    let legs = [(&*world, -amount_minor), (&*available, amount_minor)];
+    move_between(tx, key, "fund", &legs, None, at).await?;
+    Ok(())
+}
+
+/// Lowers the cap by what is available, at most: `key` is done once.
+///
+/// # Errors
+/// 409 `insufficient_funds` where less is available, 404 `not_found` where there is no budget, 503 `campaign_frozen`; the
+/// database's.
+pub async fn reduce(
+    tx: &mut Tx,
+    campaign: &str,
+    amount_minor: i64,
+    key: &str,
+    at: Timestamp,
+) -> Result<(), SideError> {
+    if amount_minor < 1 {
+        return Err(SqlError::Broken(format!("{key}: a cap is raised by fund")).into());
+    }
+    refuse_frozen(tx, campaign).await?;
+    let available = account(campaign, "available");
+    let row = tx.row(query(ACCOUNT).bind(available.clone())).await?;
+    let row = row.ok_or_else(|| SideProblem::not_found("budget"))?;
+    let world = format!("world:{}", row.text("currency")?);
+    let legs = [(&*available, -amount_minor), (&*world, amount_minor)];
+    move_between(tx, key, "reduce", &legs, None, at).await?;
     Ok(())
 }
 
 /// Promises. The same key again changes nothing.
 ///
 /// # Errors
-/// 409 `state_conflict` where the key was voided, or used for another amount; the database's.
+/// 409 `state_conflict` where the key was voided, or used for another promise; 503 `campaign_frozen`; the database's.
 pub async fn hold(tx: &mut Tx, hold: &Hold<'_>, at: Timestamp) -> Result<Held, SideError> {
-    let available = account(hold.campaign, "available");
-    let select = query("SELECT campaign, amount, state FROM hold WHERE key = $1");
-    if let Some(row) = tx.row(select.bind(hold.key.to_owned())).await? {
+    let (available, held) = (
+        account(hold.campaign, "available"),
+        account(hold.campaign, "held"),
+    );
+    if hold.amount_minor < 1 {
+        return Err(SqlError::Broken(format!("{}: a promise of nothing", hold.key)).into());
+    }
+    // With a condition, so that a dry budget spoils nothing; the balance is asked again where it is changed.
+    let insert = query(INSERT_HOLD)
+        .bind(hold.key.to_owned())
+        .bind(hold.what.to_owned())
+        .bind(hold.amount_minor)
+        .bind(at.0)
+        .bind(available.clone());
+    if tx.execute(insert).await? == 0 {
+        return why_not_held(tx, hold).await;
+    }
+    let key = format!("hold|{}", hold.key);
+    let legs = [
+        (&*available, -hold.amount_minor),
+        (&*held, hold.amount_minor),
+    ];
+    match move_between(tx, &key, "hold", &legs, None, at).await {
+        Ok(_) => Ok(Held::Held),
+        // Somebody was faster between the two: the whole transaction, tried again, finds the budget dry or not.
+        Err(BooksError::Refused(BooksRefusal::Insufficient { .. })) => {
+            Err(SqlError::Conflict.into())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn why_not_held(tx: &mut Tx, hold: &Hold<'_>) -> Result<Held, SideError> {
+    if let Some(row) = tx.row(query(HOLD).bind(hold.key.to_owned())).await? {
         let is_same =
             row.text("campaign")? == hold.campaign && row.int("amount")? == hold.amount_minor;
         return match (is_same, row.text("state")?.as_str()) {
@@ -125,53 +174,8 @@ pub async fn hold(tx: &mut Tx, hold: &Hold<'_>, at: Timestamp) -> Result<Held, S
             (_, state) => Err(conflict(hold.key, state)),
         };
     }
-    let held = account(hold.campaign, "held");
-    let legs = [
-        Leg {
-            account: &available,
-            delta: -hold.amount_minor,
-        },
-        Leg {
-            account: &held,
-            delta: hold.amount_minor,
-        },
-    ];
-    // Asked first by a condition, so that a dry budget spoils nothing.
-    let update = query(
-        "UPDATE account SET balance = balance WHERE id = $1 AND balance >= $2 RETURNING currency",
-    );
-    let Some(row) = tx
-        .row(update.bind(available.clone()).bind(hold.amount_minor))
-        .await?
-    else {
-        return Ok(Held::RunDry);
-    };
-    let insert = query(
-        "INSERT INTO hold (key, campaign, what, currency, amount, state, opened_at_ms) \
-         VALUES ($1, $2, $3, $4, $5, 'open', $6) ON CONFLICT DO NOTHING",
-    );
-    let insert = insert
-        .bind(hold.key.to_owned())
-        .bind(hold.campaign.to_owned())
-        .bind(hold.what.to_owned())
-        .bind(row.text("currency")?)
-        .bind(hold.amount_minor)
-        .bind(at.0);
-    if tx.execute(insert).await? == 0 {
-        // The same key at the same moment.
-        return Err(SqlError::Conflict.into());
-    }
-    let key = format!("hold|{}", hold.key);
-    let moved = Transfer {
-        key: &key,
-        kind: "hold",
-        legs: &legs,
-        reverses: None,
-        rule_snapshot: None,
-        at,
-    };
-    transfer(tx, &moved).await?;
-    Ok(Held::Held)
+    refuse_frozen(tx, hold.campaign).await?;
+    Ok(Held::RunDry)
 }
 
 /// Keeps a promise: `spent_minor` of it is spent, the rest goes back. The same again changes nothing.
@@ -195,13 +199,43 @@ pub async fn void(tx: &mut Tx, key: &str, at: Timestamp) -> Result<(), SideError
     close(tx, key, "voided", None, at).await
 }
 
+/// Takes back what a posted promise has spent: it is available again. Once per promise; the same again changes nothing, and
+/// neither does it where nothing was spent.
+///
+/// # Errors
+/// 409 `state_conflict` where it is not posted, 404 `not_found`, 503 `campaign_frozen`; the database's.
+pub async fn recover(tx: &mut Tx, key: &str, at: Timestamp) -> Result<(), SideError> {
+    let row = tx.row(query(HOLD).bind(key.to_owned())).await?;
+    let row = row.ok_or_else(|| SideProblem::not_found("promise"))?;
+    let (campaign, state, posted) = (
+        row.text("campaign")?,
+        row.text("state")?,
+        row.int("posted")?,
+    );
+    if state != "posted" {
+        return Err(conflict(key, &state));
+    }
+    if posted == 0 {
+        return Ok(());
+    }
+    refuse_frozen(tx, &campaign).await?;
+    let select = query(TRANSFER_BY_KEY).bind(format!("post|{key}"));
+    let row = tx.row(select).await?;
+    let id = row.ok_or_else(|| SqlError::Broken(format!("{key} is posted without a transfer")))?;
+    let id = id.int("id")?;
+    let (available, spent) = (account(&campaign, "available"), account(&campaign, "spent"));
+    let legs = [(&*available, posted), (&*spent, -posted)];
+    let recover = format!("recover|{key}");
+    move_between(tx, &recover, "recover", &legs, Some(id), at).await?;
+    Ok(())
+}
+
 /// The budget of a campaign; `None` if it has none.
 ///
 /// # Errors
 /// The database's.
 pub async fn read(reads: &mut impl Reads, campaign: &str) -> Result<Option<Budget>, SqlError> {
-    let select = query("SELECT id, balance FROM account WHERE owner = $1 AND kind = 'budget'");
-    let rows = reads.rows(select.bind(campaign.to_owned())).await?;
+    let rows = reads.rows(query(BUDGET).bind(campaign.to_owned())).await?;
     if rows.is_empty() {
         return Ok(None);
     }
@@ -230,26 +264,17 @@ async fn close(
     spent_minor: Option<i64>,
     at: Timestamp,
 ) -> Result<(), SideError> {
-    let update = query(
-        "UPDATE hold SET state = $1, posted = $2, closed_at_ms = $3 \
-         WHERE key = $4 AND state = 'open' AND amount >= $2 RETURNING campaign, amount",
-    );
     let spent = spent_minor.unwrap_or(0);
-    let update = update
+    if spent < 0 {
+        return Err(SqlError::Broken(format!("{key}: less than nothing is spent")).into());
+    }
+    let update = query(CLOSE_HOLD)
         .bind(state)
         .bind(spent)
         .bind(at.0)
         .bind(key.to_owned());
     let Some(row) = tx.row(update).await? else {
-        let select = query("SELECT state, posted FROM hold WHERE key = $1").bind(key.to_owned());
-        let row = tx.row(select).await?;
-        let row = row.ok_or_else(|| SideProblem::not_found("promise"))?;
-        let (was, posted) = (row.text("state")?, row.int("posted")?);
-        return if was == state && posted == spent {
-            Ok(())
-        } else {
-            Err(conflict(key, &was))
-        };
+        return why_not_closed(tx, key, state, spent).await;
     };
     let (campaign, amount) = (row.text("campaign")?, row.int("amount")?);
     let (available, held, gone) = (
@@ -257,33 +282,16 @@ async fn close(
         account(&campaign, "held"),
         account(&campaign, "spent"),
     );
-    let mut legs = vec![Leg {
-        account: &held,
-        delta: -amount,
-    }];
+    let mut legs = vec![(&*held, -amount)];
     if spent > 0 {
-        legs.push(Leg {
-            account: &gone,
-            delta: spent,
-        });
+        legs.push((&*gone, spent));
     }
     if amount > spent {
-        legs.push(Leg {
-            account: &available,
-            delta: amount - spent,
-        });
+        legs.push((&*available, amount - spent));
     }
     let kind = if state == "posted" { "post" } else { "void" };
     let transfer_key = format!("{kind}|{key}");
-    let moved = Transfer {
-        key: &transfer_key,
-        kind,
-        legs: &legs,
-        reverses: None,
-        rule_snapshot: None,
-        at,
-    };
-    match transfer(tx, &moved).await {
+    match move_between(tx, &transfer_key, kind, &legs, None, at).await {
         Ok(_) => Ok(()),
         Err(BooksError::Refused(refusal @ BooksRefusal::Insufficient { .. })) => {
             // What is held is held: this is damage, not a refusal.
@@ -291,6 +299,63 @@ async fn close(
         }
         Err(error) => Err(error.into()),
     }
+}
+
+async fn why_not_closed(tx: &mut Tx, key: &str, state: &str, spent: i64) -> Result<(), SideError> {
+    let row = tx.row(query(HOLD).bind(key.to_owned())).await?;
+    let row = row.ok_or_else(|| SideProblem::not_found("promise"))?;
+    let (was, posted) = (row.text("state")?, row.int("posted")?);
+    if was == state && posted == spent {
+        return Ok(());
+    }
+    if was == "open" {
+        refuse_frozen(tx, &row.text("campaign")?).await?;
+        if spent > row.int("amount")? {
+            let detail = format!("the promise {key} holds less than {spent}");
+            return Err(SideProblem::new(409, "state_conflict", detail).into());
+        }
+        // Frozen a moment ago, and no more.
+        return Err(SqlError::Conflict.into());
+    }
+    Err(conflict(key, &was))
+}
+
+async fn move_between(
+    tx: &mut Tx,
+    key: &str,
+    kind: &str,
+    legs: &[(&str, i64)],
+    reverses: Option<i64>,
+    at: Timestamp,
+) -> Result<Transferred, BooksError> {
+    let legs: Vec<Leg<'_>> = legs
+        .iter()
+        .map(|&(account, delta)| Leg { account, delta })
+        .collect();
+    let moved = Transfer {
+        key,
+        kind,
+        legs: &legs,
+        reverses,
+        rule_snapshot: None,
+        at,
+    };
+    transfer(tx, &moved).await
+}
+
+async fn refuse_frozen(tx: &mut Tx, campaign: &str) -> Result<(), SideError> {
+    if tx
+        .row(query(FROZEN).bind(campaign.to_owned()))
+        .await?
+        .is_none()
+    {
+        return Ok(());
+    }
+    // The reason is for the admins: it may tell sums.
+    let detail =
+        "the books of this campaign are being looked at: nothing of its budget moves until then";
+    let problem = SideProblem::new(503, "campaign_frozen", detail);
+    Err(problem.retry_after(FROZEN_WAIT).into())
 }
 
 fn conflict(key: &str, state: &str) -> SideError {

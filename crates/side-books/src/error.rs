@@ -60,7 +60,8 @@ impl SideError {
                 "the database of the campaigns has no space left; nothing was changed",
             )
             .retry_after(wait),
-            Self::Sql(SqlError::Violated(_) | SqlError::Broken(_)) => {
+            Self::Sql(error @ (SqlError::Violated(_) | SqlError::Broken(_))) => {
+                tracing::error!(%error, "a command of the campaigns failed by somebody's mistake");
                 SideProblem::new(500, "internal", "this should not have happened")
             }
         }

@@ -10,7 +10,9 @@
 //!
 //! Every wait has an end: for a connection, for a statement, for a whole transaction ([`SqlOptions`]). A transaction that
 //! passes its deadline takes its connection with it, so one that is stuck at a stopped server never comes back to the pool.
+//! A connection that was idle when another one broke, or for long, is asked whether it lives before it is used.
 
+mod doubt;
 mod error;
 mod migrate;
 mod open;

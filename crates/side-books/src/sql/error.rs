@@ -36,37 +36,113 @@ impl SqlError {
 impl From<sqlx::Error> for SqlError {
     fn from(error: sqlx::Error) -> Self {
         let Some(told) = error.as_database_error() else {
-            return match &error {
+            let is_away = matches!(
+                error,
                 sqlx::Error::Io(_)
-                | sqlx::Error::Tls(_)
-                | sqlx::Error::PoolTimedOut
-                | sqlx::Error::PoolClosed
-                | sqlx::Error::WorkerCrashed
-                | sqlx::Error::Protocol(_) => Self::Unavailable(error.to_string()),
-                // Foreign and open: everything else is a mistake.
-                _ => Self::Broken(error.to_string()),
+                    | sqlx::Error::Tls(_)
+                    | sqlx::Error::PoolTimedOut
+                    | sqlx::Error::PoolClosed
+                    | sqlx::Error::WorkerCrashed
+                    | sqlx::Error::Protocol(_)
+            );
+            let why = error.to_string();
+            return if is_away {
+                Self::Unavailable(why)
+            } else {
+                Self::Broken(why)
             };
         };
-        let code = told.code().unwrap_or_default();
-        match &*code {
-            // PostgreSQL: serialization failure, deadlock, lock not available. SQLite: busy, locked, with their extended codes.
-            "40001" | "40P01" | "55P03" | "5" | "6" | "261" | "262" | "517" | "773" => {
-                Self::Conflict
-            }
-            // Statement time-out, or cancelled by an operator.
-            "57014" => Self::TimedOut,
-            "53100" | "13" => Self::Full,
-            // Shutting down, starting, too many connections, out of memory, read-only, wrong password.
-            "57P01" | "57P02" | "57P03" | "53300" | "53200" | "25006" | "28P01" | "28000"
-            | "3D000" | "8" | "14" => Self::Unavailable(told.message().to_owned()),
-            // SQLite: input and output errors, with all their extended codes.
-            io if io.parse::<u32>().is_ok_and(|code| code & 0xff == 10) => {
-                Self::Unavailable(told.message().to_owned())
-            }
-            "23505" | "23514" | "23503" | "23502" | "1555" | "2067" | "275" | "787" | "1299" => {
-                Self::Violated(told.message().to_owned())
-            }
-            _ => Self::Broken(told.to_string()),
+        let message = || told.message().to_owned();
+        match told.code().as_deref() {
+            // The codes of PostgreSQL have five characters, those of SQLite are small numbers.
+            Some(state) if state.len() == 5 => postgres(state, message()),
+            Some(code) => sqlite(code.parse().unwrap_or(0), message()),
+            None => Self::Broken(told.to_string()),
         }
+    }
+}
+
+/// Whether the connection is as good as before the statement that failed.
+pub(super) fn spares_connection(error: &sqlx::Error) -> bool {
+    let Some(code) = error.as_database_error().and_then(|told| told.code()) else {
+        return false;
+    };
+    // The session is ended with these: by an operator, a stop of the server, a time-out of the whole transaction.
+    let ends = ["57P", "08", "25P03", "25P04", "58", "XX"];
+    code.len() != 5 || !ends.iter().any(|prefix| code.starts_with(prefix))
+}
+
+/// By SQLSTATE.
+fn postgres(state: &str, message: String) -> SqlError {
+    match state {
+        // Fate of a statement unknown: it was cut off from another node.
+        "40003" => SqlError::Unknown,
+        // Lock not available in time; all of class 40: serialization failure, deadlock.
+        "55P03" => SqlError::Conflict,
+        conflict if conflict.starts_with("40") => SqlError::Conflict,
+        // Statement cancelled by its time-out or an operator; the transaction's own time-outs.
+        "57014" | "25P03" | "25P04" => SqlError::TimedOut,
+        "53100" => SqlError::Full,
+        // Integrity.
+        violated if violated.starts_with("23") => SqlError::Violated(message),
+        // Connection, resources, stop and start, input and output, wrong password, read-only, no such database.
+        away if ["08", "53", "57", "58", "28"]
+            .iter()
+            .any(|class| away.starts_with(class)) =>
+        {
+            SqlError::Unavailable(message)
+        }
+        "25006" | "3D000" | "55000" => SqlError::Unavailable(message),
+        _ => SqlError::Broken(format!("{message} ({state})")),
+    }
+}
+
+/// By result code; the low byte of an extended one is what it extends.
+fn sqlite(code: u32, message: String) -> SqlError {
+    match code & 0xff {
+        // BUSY, LOCKED, and PROTOCOL: a race for the locks of the write-ahead log.
+        5 | 6 | 15 => SqlError::Conflict,
+        // INTERRUPT.
+        9 => SqlError::TimedOut,
+        13 => SqlError::Full,
+        // NOMEM, READONLY, IOERR, CANTOPEN.
+        7 | 8 | 10 | 14 => SqlError::Unavailable(message),
+        // CONSTRAINT.
+        19 => SqlError::Violated(message),
+        _ => SqlError::Broken(format!("{message} ({code})")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_mean_what_the_caller_should_do() {
+        let told = |state| postgres(state, String::new());
+        for state in ["40001", "40P01", "55P03"] {
+            assert!(told(state).is_conflict(), "{state}");
+        }
+        assert!(matches!(told("40003"), SqlError::Unknown));
+        assert!(matches!(told("57014"), SqlError::TimedOut));
+        assert!(matches!(told("53100"), SqlError::Full));
+        for state in ["57P01", "57P03", "53300", "08006", "58030", "25006"] {
+            assert!(matches!(told(state), SqlError::Unavailable(_)), "{state}");
+        }
+        assert!(matches!(told("23505"), SqlError::Violated(_)));
+        // A number whose low byte is SQLite's for input and output.
+        assert!(matches!(told("42506"), SqlError::Broken(_)));
+        let told = |code| sqlite(code, String::new());
+        for code in [5, 261, 517, 773, 6, 262, 518, 15] {
+            assert!(told(code).is_conflict(), "{code}");
+        }
+        assert!(matches!(told(13), SqlError::Full));
+        for code in [10, 778, 1034, 4874, 8, 1032, 14] {
+            assert!(matches!(told(code), SqlError::Unavailable(_)), "{code}");
+        }
+        for code in [19, 275, 787, 1299, 1555, 2067] {
+            assert!(matches!(told(code), SqlError::Violated(_)), "{code}");
+        }
+        assert!(matches!(told(11), SqlError::Broken(_)));
     }
 }

@@ -1,5 +1,7 @@
 //! Bringing the tables up to date: each migration once, in order, whole.
 
+use std::time::Duration;
+
 use flash_types::Timestamp;
 use sha2::{Digest as _, Sha256};
 use sqlx::AssertSqlSafe;
@@ -40,10 +42,17 @@ impl Migration {
     }
 }
 
+/// Longest that the tables may take.
+const LONGEST: Duration = Duration::from_secs(60);
+
 /// Applies what is missing. Two processes that start at once do it one after the other.
 pub(super) async fn up(database: &Database, migrations: &[Migration]) -> Result<(), SqlError> {
-    let mut tx = database.begin().await?;
+    let mut tx = database.begin_within(LONGEST).await?;
     if tx.kind() == DatabaseKind::Postgres {
+        // A large table may take its time, and so may the process that is at it before us.
+        tx.execute(query("SET LOCAL statement_timeout = 60000"))
+            .await?;
+        tx.execute(query("SET LOCAL lock_timeout = 60000")).await?;
         // Any number: it only has to be the same in every process. Let go with the transaction.
         tx.rows(query("SELECT pg_advisory_xact_lock(7021985)"))
             .await?;

@@ -3,13 +3,14 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::Once;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use sqlx::AnyPool;
 use sqlx::any::AnyPoolOptions;
-use tokio::time::Instant;
+use sqlx::{AnyPool, AssertSqlSafe, Connection as _};
+use tokio::time::{Instant, timeout};
 
+use super::doubt::Doubt;
 use super::{Migration, Reader, SqlError, Tx, migrate};
 
 /// Which of the two.
@@ -117,6 +118,7 @@ pub struct Database {
     /// The same pool on PostgreSQL; a pool of one on SQLite.
     writes: AnyPool,
     options: SqlOptions,
+    doubt: Arc<Doubt>,
 }
 
 impl Database {
@@ -134,30 +136,51 @@ impl Database {
     ) -> Result<Self, SqlError> {
         static DRIVERS: Once = Once::new();
         DRIVERS.call_once(sqlx::any::install_default_drivers);
-        let database = match url {
-            DatabaseUrl::Sqlite(file) => {
-                let url = sqlite_url(file);
-                let writes = pool(options, 1, SQLITE_SESSION).connect(&url).await?;
-                let reads = pool(options, options.connections_max, SQLITE_SESSION);
-                Self {
-                    kind: DatabaseKind::Sqlite,
-                    reads: reads.connect(&url).await?,
-                    writes,
-                    options,
+        let give_up = Instant::now() + OPEN_LONGEST;
+        loop {
+            match Self::open_once(url, options, migrations).await {
+                // Another process brings the same tables up to date.
+                Err(SqlError::Conflict) if Instant::now() < give_up => {
+                    tokio::time::sleep(OPEN_AGAIN_AFTER).await;
                 }
+                opened => return opened,
             }
-            DatabaseUrl::Postgres(url) => {
-                let pool = pool(options, options.connections_max, POSTGRES_SESSION);
-                let pool = pool.connect(url).await?;
-                Self {
-                    kind: DatabaseKind::Postgres,
-                    reads: pool.clone(),
-                    writes: pool,
-                    options,
-                }
+        }
+    }
+
+    async fn open_once(
+        url: &DatabaseUrl,
+        options: SqlOptions,
+        migrations: &[Migration],
+    ) -> Result<Self, SqlError> {
+        let doubt = Arc::new(Doubt::new());
+        let (kind, text) = match url {
+            DatabaseUrl::Sqlite(file) => (DatabaseKind::Sqlite, sqlite_url(file)),
+            DatabaseUrl::Postgres(url) => (DatabaseKind::Postgres, url.clone()),
+        };
+        let pool = |connections_max| pool(kind, options, connections_max, &doubt);
+        let (reads, writes) = match kind {
+            DatabaseKind::Sqlite => {
+                // The writer first: it makes the file.
+                let writes = pool(1).connect(&text).await?;
+                (pool(options.connections_max).connect(&text).await?, writes)
+            }
+            DatabaseKind::Postgres => {
+                let pool = pool(options.connections_max).connect(&text).await?;
+                (pool.clone(), pool)
             }
         };
-        migrate::up(&database, migrations).await?;
+        let database = Self {
+            kind,
+            reads,
+            writes,
+            options,
+            doubt,
+        };
+        if let Err(error) = migrate::up(&database, migrations).await {
+            database.close().await;
+            return Err(error);
+        }
         Ok(database)
     }
 
@@ -175,9 +198,20 @@ impl Database {
     /// # Cancel safety
     /// Nothing has begun.
     pub async fn begin(&self) -> Result<Tx, SqlError> {
-        let deadline = Instant::now() + self.options.transaction_timeout;
-        let connection = self.writes.acquire().await?;
-        Tx::begin(connection, self.kind, deadline).await
+        self.begin_within(self.options.transaction_timeout).await
+    }
+
+    pub(super) async fn begin_within(&self, longest: Duration) -> Result<Tx, SqlError> {
+        let deadline = Instant::now() + longest;
+        let begin = async || {
+            let connection = self.writes.acquire().await?;
+            Tx::begin(connection, Arc::clone(&self.doubt), self.kind, deadline).await
+        };
+        match begin().await {
+            // It broke while it was idle, which raised the doubt: the next one is asked first, or new.
+            Err(SqlError::Unavailable(_)) if self.kind == DatabaseKind::Postgres => begin().await,
+            begun => begun,
+        }
     }
 
     /// A reader.
@@ -189,48 +223,113 @@ impl Database {
     /// Nothing has begun.
     pub async fn read(&self) -> Result<Reader, SqlError> {
         let deadline = Instant::now() + self.options.transaction_timeout;
-        Ok(Reader::new(self.reads.acquire().await?, deadline))
+        let connection = self.reads.acquire().await?;
+        Ok(Reader::new(connection, Arc::clone(&self.doubt), deadline))
     }
 
-    /// Closes all connections, waiting for those in use.
+    /// A reader of one state of the whole database, for as long as it lives; it keeps nobody from writing. Each of its
+    /// statements may take half a minute, so that all of a large database can be read in pages.
+    ///
+    /// # Errors
+    /// [`SqlError::Unavailable`] where no connection is to be had in time.
+    ///
+    /// # Cancel safety
+    /// Nothing has begun.
+    pub async fn snapshot(&self) -> Result<Reader, SqlError> {
+        let connection = self.reads.acquire().await?;
+        let longest = self.options.transaction_timeout.max(PAGE_LONGEST);
+        Reader::snapshot(connection, Arc::clone(&self.doubt), self.kind, longest).await
+    }
+
+    /// Closes all connections, waiting for those in use, but not longer than a transaction may take.
     pub async fn close(&self) {
-        self.writes.close().await;
-        self.reads.close().await;
+        let close = async {
+            self.writes.close().await;
+            self.reads.close().await;
+        };
+        // Those that are left are closed when they are given back.
+        let _ = timeout(self.options.transaction_timeout, close).await;
     }
 }
 
-/// `synchronous=FULL`: what is worth money is flushed before it is said.
-const SQLITE_SESSION: &[&str] = &[
-    "PRAGMA journal_mode = WAL",
-    "PRAGMA synchronous = FULL",
-    "PRAGMA foreign_keys = ON",
-    "PRAGMA busy_timeout = 1000",
-    "PRAGMA temp_store = MEMORY",
-];
-/// The server gives up by itself what we have given up, and a session that is gone holds no locks for long.
-const POSTGRES_SESSION: &[&str] = &[
-    "SET statement_timeout = 4000",
-    "SET lock_timeout = 2000",
-    "SET idle_in_transaction_session_timeout = 10000",
-];
+/// Longest wait for another process that brings the tables up to date.
+const OPEN_LONGEST: Duration = Duration::from_secs(60);
+/// Longest statement of a snapshot, which may have to look through a whole table.
+const PAGE_LONGEST: Duration = Duration::from_secs(30);
+const OPEN_AGAIN_AFTER: Duration = Duration::from_millis(50);
+/// Longest wait for a connection to say that it lives when it is given back.
+const PING_LONGEST: Duration = Duration::from_secs(1);
+
+/// What is told to each new connection.
+fn session(kind: DatabaseKind, options: SqlOptions) -> Vec<String> {
+    let ms = |wait: Duration| wait.as_millis().clamp(1, 1_000_000_000);
+    let longest = options.transaction_timeout;
+    match kind {
+        // `synchronous=FULL`: what is worth money is flushed before it is said.
+        DatabaseKind::Sqlite => vec![
+            format!("PRAGMA busy_timeout = {}", ms(options.acquire_timeout)),
+            "PRAGMA journal_mode = WAL".to_owned(),
+            "PRAGMA synchronous = FULL".to_owned(),
+            "PRAGMA foreign_keys = ON".to_owned(),
+            "PRAGMA temp_store = MEMORY".to_owned(),
+        ],
+        // The server gives up by itself, a little earlier, what we would give up, and a session that is gone holds no locks for
+        // long.
+        DatabaseKind::Postgres => vec![
+            format!("SET statement_timeout = {}", ms(longest * 4 / 5)),
+            format!("SET lock_timeout = {}", ms(longest * 2 / 5)),
+            format!(
+                "SET idle_in_transaction_session_timeout = {}",
+                ms(longest * 2)
+            ),
+        ],
+    }
+}
 
 fn pool(
+    kind: DatabaseKind,
     options: SqlOptions,
     connections_max: u32,
-    session: &'static [&'static str],
+    doubt: &Arc<Doubt>,
 ) -> AnyPoolOptions {
-    AnyPoolOptions::new()
+    let session = Arc::new(session(kind, options));
+    let pool = AnyPoolOptions::new()
         .max_connections(connections_max)
         .acquire_timeout(options.acquire_timeout)
         .test_before_acquire(false)
         .after_connect(move |connection, _| {
+            let session = Arc::clone(&session);
             Box::pin(async move {
-                for statement in session {
-                    sqlx::query(*statement).execute(&mut *connection).await?;
+                for statement in session.iter() {
+                    // Our own text.
+                    let statement = AssertSqlSafe(statement.clone());
+                    sqlx::raw_sql(statement).execute(&mut *connection).await?;
                 }
                 Ok(())
             })
+        });
+    if kind == DatabaseKind::Sqlite {
+        return pool;
+    }
+    let doubt = Arc::clone(doubt);
+    pool.before_acquire(move |connection, idle| {
+        let is_doubtful = doubt.covers(idle.idle_for);
+        Box::pin(async move {
+            if is_doubtful {
+                connection.ping().await?;
+            }
+            Ok(true)
         })
+    })
+    .after_release(|connection, _| {
+        // The pool asks as well, but would wait for a stopped server without end.
+        Box::pin(async move {
+            Ok(matches!(
+                timeout(PING_LONGEST, connection.ping()).await,
+                Ok(Ok(()))
+            ))
+        })
+    })
 }
 
 /// The file as a URL; what would end its path is encoded.

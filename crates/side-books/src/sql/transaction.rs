@@ -1,13 +1,19 @@
 //! A transaction and a reader: statements with deadlines on a connection that is given up when anything is doubtful.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::AnyConnection;
 use sqlx::any::{Any, AnyArguments};
 use sqlx::pool::PoolConnection;
-use tokio::time::{Instant, timeout_at};
+use sqlx::{AnyConnection, AssertSqlSafe};
+use tokio::time::{Instant, timeout, timeout_at};
 
+use super::doubt::Doubt;
+use super::error::spares_connection;
 use super::{DatabaseKind, Row, SqlError};
+
+/// After it a connection is closed, which rolls back as well.
+const ROLLBACK_LONGEST: Duration = Duration::from_secs(1);
 
 /// A statement with its values.
 pub type Query<'q> = sqlx::query::Query<'q, Any, AnyArguments>;
@@ -17,11 +23,33 @@ pub fn query<'q>(sql: &'static str) -> Query<'q> {
     sqlx::query(sql)
 }
 
+/// What is known of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ground {
+    /// Nothing is open on it.
+    Clean,
+    /// A transaction is open, no statement is on its way.
+    Open,
+    /// A statement is on its way, or did not come back: nobody else may get it.
+    Doubtful,
+}
+
+/// Until when.
+#[derive(Debug, Clone, Copy)]
+enum Bound {
+    /// The whole of it.
+    Until(Instant),
+    /// Each statement by itself: for work in pages that takes as long as there is content.
+    Each(Duration),
+}
+
 /// A connection that goes back to its pool only if nothing is open on it.
+// Clean -> Doubtful (a statement begins) -> Clean | Open; Doubtful at the end: given up.
 struct Held {
     connection: Option<PoolConnection<Any>>,
-    is_clean: bool,
-    deadline: Instant,
+    ground: Ground,
+    bound: Bound,
+    doubt: Arc<Doubt>,
 }
 
 impl Held {
@@ -30,13 +58,24 @@ impl Held {
         statement: impl AsyncFnOnce(&mut AnyConnection) -> Result<T, sqlx::Error>,
     ) -> Result<T, SqlError> {
         let connection = self.connection.as_mut().ok_or(SqlError::TimedOut)?;
-        let was_clean = std::mem::replace(&mut self.is_clean, false);
-        match timeout_at(self.deadline, statement(connection)).await {
+        let deadline = match self.bound {
+            Bound::Until(deadline) => deadline,
+            Bound::Each(longest) => Instant::now() + longest,
+        };
+        let was = std::mem::replace(&mut self.ground, Ground::Doubtful);
+        match timeout_at(deadline, statement(connection)).await {
             Ok(Ok(value)) => {
-                self.is_clean = was_clean;
+                self.ground = was;
                 Ok(value)
             }
-            Ok(Err(error)) => Err(error.into()),
+            Ok(Err(error)) => {
+                if spares_connection(&error) {
+                    self.ground = was;
+                } else {
+                    self.give_up();
+                }
+                Err(error.into())
+            }
             Err(_) => {
                 // The server may still be at it: nobody else may get this connection.
                 self.give_up();
@@ -47,15 +86,38 @@ impl Held {
 
     fn give_up(&mut self) {
         if let Some(connection) = self.connection.take() {
+            self.doubt.raise();
             drop(connection.detach());
         }
+    }
+
+    /// Rolls back in a task of its own, so that a refusal by `?` does not cost a connection. There are never more such tasks
+    /// than connections.
+    fn roll_back_later(&mut self) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        let Some(mut connection) = self.connection.take() else {
+            return;
+        };
+        runtime.spawn(async move {
+            let rollback = sqlx::query("ROLLBACK").execute(&mut *connection);
+            if !matches!(timeout(ROLLBACK_LONGEST, rollback).await, Ok(Ok(_))) {
+                drop(connection.detach());
+            }
+        });
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if !self.is_clean {
-            self.give_up();
+        match self.ground {
+            Ground::Clean => {}
+            Ground::Open => {
+                self.roll_back_later();
+                self.give_up();
+            }
+            Ground::Doubtful => self.give_up(),
         }
     }
 }
@@ -85,16 +147,52 @@ pub trait Reads: Send {
     -> impl Future<Output = Result<Vec<Row>, SqlError>> + Send;
 }
 
-/// Reads outside of a transaction: each statement sees what was committed before it.
+/// Reads outside of a transaction, where each statement sees what was committed before it; or, by
+/// [`Database::snapshot`](super::Database::snapshot), all of them what was committed before the first.
 pub struct Reader(Held);
 
 impl Reader {
-    pub(super) fn new(connection: PoolConnection<Any>, deadline: Instant) -> Self {
+    pub(super) fn new(
+        connection: PoolConnection<Any>,
+        doubt: Arc<Doubt>,
+        deadline: Instant,
+    ) -> Self {
         Self(Held {
             connection: Some(connection),
-            is_clean: true,
-            deadline,
+            ground: Ground::Clean,
+            bound: Bound::Until(deadline),
+            doubt,
         })
+    }
+
+    pub(super) async fn snapshot(
+        connection: PoolConnection<Any>,
+        doubt: Arc<Doubt>,
+        kind: DatabaseKind,
+        longest: Duration,
+    ) -> Result<Self, SqlError> {
+        let mut held = Held {
+            connection: Some(connection),
+            ground: Ground::Open,
+            bound: Bound::Each(longest),
+            doubt,
+        };
+        // SQLite: a transaction that only reads sees one state of the file, and nobody waits for it.
+        let begin = match kind {
+            DatabaseKind::Sqlite => "BEGIN DEFERRED",
+            DatabaseKind::Postgres => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+        };
+        held.run(async |connection| sqlx::query(begin).execute(connection).await)
+            .await?;
+        if kind == DatabaseKind::Postgres {
+            // Instead of the session's, which is for short transactions.
+            let set = format!("SET LOCAL statement_timeout = {}", longest.as_millis());
+            held.run(async |connection| {
+                sqlx::raw_sql(AssertSqlSafe(set)).execute(connection).await
+            })
+            .await?;
+        }
+        Ok(Self(held))
     }
 }
 
@@ -102,18 +200,22 @@ impl Reader {
 pub struct Tx {
     held: Held,
     kind: DatabaseKind,
+    /// A statement failed. PostgreSQL answers such a commit with a roll-back, and calls it success.
+    is_spoiled: bool,
 }
 
 impl Tx {
     pub(super) async fn begin(
         connection: PoolConnection<Any>,
+        doubt: Arc<Doubt>,
         kind: DatabaseKind,
         deadline: Instant,
     ) -> Result<Self, SqlError> {
         let mut held = Held {
             connection: Some(connection),
-            is_clean: false,
-            deadline,
+            ground: Ground::Clean,
+            bound: Bound::Until(deadline),
+            doubt,
         };
         // SQLite: the right to write is taken at once, so that no transaction finds out half way that it may not.
         let begin = match kind {
@@ -122,7 +224,21 @@ impl Tx {
         };
         held.run(async |connection| sqlx::query(begin).execute(connection).await)
             .await?;
-        Ok(Self { held, kind })
+        held.ground = Ground::Open;
+        Ok(Self {
+            held,
+            kind,
+            is_spoiled: false,
+        })
+    }
+
+    async fn run<T>(
+        &mut self,
+        statement: impl AsyncFnOnce(&mut AnyConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, SqlError> {
+        let done = self.held.run(statement).await;
+        self.is_spoiled |= done.is_err();
+        done
     }
 
     /// Which database it is on: for the few places where they differ in how, never in what.
@@ -133,31 +249,36 @@ impl Tx {
     /// Runs a statement that changes something; gives the number of rows that it touched.
     ///
     /// # Errors
-    /// [`SqlError`]; the transaction is then good for nothing but being dropped.
+    /// [`SqlError`]; the transaction is then good for nothing but being rolled back or dropped.
     ///
     /// # Cancel safety
     /// The transaction is rolled back.
     pub async fn execute(&mut self, query: Query<'_>) -> Result<u64, SqlError> {
-        self.held
-            .run(async |connection| Ok(query.execute(connection).await?.rows_affected()))
+        self.run(async |connection| Ok(query.execute(connection).await?.rows_affected()))
             .await
     }
 
     /// Commits. Durable when it returns `Ok`.
     ///
     /// # Errors
-    /// [`SqlError::Unknown`] if the answer did not come; other errors mean that nothing was changed.
+    /// [`SqlError::Unknown`] if the answer did not come; [`SqlError::Broken`] if a statement had failed and nobody cared; other
+    /// errors mean that nothing was changed.
     ///
     /// # Cancel safety
     /// Committed or not; the same key finds out.
     pub async fn commit(mut self) -> Result<(), SqlError> {
+        if self.is_spoiled {
+            self.rollback().await;
+            let why = "a statement failed and the transaction was to be committed all the same";
+            return Err(SqlError::Broken(why.to_owned()));
+        }
         let committed = self
             .held
             .run(async |connection| sqlx::query("COMMIT").execute(connection).await)
             .await;
         match committed {
             Ok(_) => {
-                self.held.is_clean = true;
+                self.held.ground = Ground::Clean;
                 Ok(())
             }
             Err(SqlError::TimedOut | SqlError::Unavailable(_)) => Err(SqlError::Unknown),
@@ -165,22 +286,22 @@ impl Tx {
         }
     }
 
-    /// Rolls back and gives the connection back to the pool, which dropping does not.
+    /// Rolls back, and has done so when it returns, which dropping has not.
     ///
     /// # Cancel safety
     /// Rolled back in any case.
     pub async fn rollback(mut self) {
-        // A connection with a time-out of its own for this one statement: the deadline may have passed.
-        self.held.deadline = self
-            .held
-            .deadline
-            .max(Instant::now() + Duration::from_millis(100));
+        // A time-out of its own for this one statement: the deadline may have passed.
+        self.held.bound = Bound::Each(ROLLBACK_LONGEST);
         let rolled_back = self
             .held
             .run(async |connection| sqlx::query("ROLLBACK").execute(connection).await)
             .await;
         // If it failed, the connection is given up, and the server rolls back by itself.
-        self.held.is_clean = rolled_back.is_ok();
+        self.held.ground = match rolled_back {
+            Ok(_) => Ground::Clean,
+            Err(_) => Ground::Doubtful,
+        };
     }
 }
 
@@ -200,14 +321,12 @@ impl Reads for Reader {
 
 impl Reads for Tx {
     async fn row(&mut self, query: Query<'_>) -> Result<Option<Row>, SqlError> {
-        self.held
-            .run(async |connection| query.fetch_optional(connection).await)
+        self.run(async |connection| query.fetch_optional(connection).await)
             .await
     }
 
     async fn rows(&mut self, query: Query<'_>) -> Result<Vec<Row>, SqlError> {
-        self.held
-            .run(async |connection| query.fetch_all(connection).await)
+        self.run(async |connection| query.fetch_all(connection).await)
             .await
     }
 }
