@@ -59,7 +59,7 @@ pub async fn make(
     now: Timestamp,
 ) -> Result<Report, SideError> {
     let mut figures = Map::new();
-    let mut snapshot = shop.database.read().await?;
+    let mut snapshot = shop.database.snapshot().await?;
     for source in sources.iter() {
         let section = source.figures(&mut snapshot, campaign, day).await?;
         figures.insert(source.name().to_owned(), Value::Object(section));
