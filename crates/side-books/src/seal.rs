@@ -6,11 +6,16 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::hmac;
+
+use crate::command::hex;
 
 /// The key. All nodes of a shop need the same one.
 #[derive(Clone)]
 pub struct Sealer {
     key: std::sync::Arc<LessSafeKey>,
+    /// Another key than the one that seals, derived from the same secret.
+    hash_key: hmac::Key,
 }
 
 impl std::fmt::Debug for Sealer {
@@ -33,9 +38,22 @@ impl Sealer {
     /// Never: 32 bytes are what the algorithm takes.
     pub fn new(secret: &[u8; 32]) -> Self {
         let key = UnboundKey::new(&CHACHA20_POLY1305, secret).expect("32 bytes are a key");
+        let secret = hmac::Key::new(hmac::HMAC_SHA256, secret);
+        let derived = hmac::sign(&secret, b"stampede keyed hash");
         Self {
             key: std::sync::Arc::new(LessSafeKey::new(key)),
+            hash_key: hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref()),
         }
+    }
+
+    /// Hashes what is only ever compared (an address, a phone number, a device), so that it cannot be read or guessed from
+    /// the database alone: HMAC-SHA256, hexadecimal. The same text has another hash in another context.
+    pub fn keyed_hash(&self, context: &str, text: &str) -> String {
+        let mut message = hmac::Context::with_key(&self.hash_key);
+        message.update(context.as_bytes());
+        message.update(&[0]);
+        message.update(text.as_bytes());
+        hex(message.sign().as_ref())
     }
 
     /// Seals a text for a context such as `prize|p1|address`; gives base64.
@@ -79,6 +97,20 @@ impl Sealer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hashes_depend_on_key_context_and_text() {
+        let sealer = Sealer::new(&[7; 32]);
+        let hash = sealer.keyed_hash("phone", "13800000000");
+        assert_eq!(hash, sealer.clone().keyed_hash("phone", "13800000000"));
+        assert_eq!(hash.len(), 64);
+        assert_ne!(hash, sealer.keyed_hash("address", "13800000000"));
+        assert_ne!(hash, sealer.keyed_hash("phone", "13800000001"));
+        assert_ne!(
+            hash,
+            Sealer::new(&[8; 32]).keyed_hash("phone", "13800000000")
+        );
+    }
 
     #[test]
     fn sealed_texts_open_only_with_their_key_and_context() {
