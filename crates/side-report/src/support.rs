@@ -3,6 +3,8 @@
 //!
 //! What the engine refused or reserved on the purchase path is not in it: what was paid there is, as an order.
 
+mod rewards;
+
 use std::sync::Arc;
 
 use flash_types::BuyerId;
@@ -71,6 +73,7 @@ struct SupportService {
 impl SupportService {
     fn new(shop: Arc<Shop>) -> Self {
         let mut sources = history::sources();
+        sources.extend(rewards::sources());
         sources.extend(shop.history.iter().cloned());
         Self { shop, sources }
     }

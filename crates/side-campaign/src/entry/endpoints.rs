@@ -263,7 +263,7 @@ impl EntryService {
     async fn participants(&self, request: &SideRequest) -> Result<SideAnswer, SideError> {
         let limit = wire::limit(request)?;
         let (at_ms, buyer) = match request.parameter("cursor") {
-            None => (-1, ""),
+            None => (-1_i64, ""),
             Some(cursor) => {
                 let (at_ms, buyer) = cursor.split_once('~').ok_or_else(bad_cursor)?;
                 (at_ms.parse().map_err(|_| bad_cursor())?, buyer)

@@ -122,7 +122,7 @@ impl RiskService {
         let bad_cursor =
             || SideProblem::malformed("the parameter cursor is not one that this list gave");
         let (at_ms, id) = match request.parameter("cursor") {
-            None => (-1, ""),
+            None => (-1_i64, ""),
             Some(cursor) => {
                 let (at_ms, id) = cursor.split_once('~').ok_or_else(bad_cursor)?;
                 (at_ms.parse().map_err(|_| bad_cursor())?, id)
