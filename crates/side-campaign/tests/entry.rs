@@ -1,4 +1,9 @@
 //! Who takes part, what rules find, on both databases.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what a test stands on fails like a test"
+)]
 
 #[path = "entry/enter.rs"]
 mod enter;

@@ -1,4 +1,9 @@
 //! One buyer's history on both databases: everything, once, in order, nothing of another buyer.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what a test stands on fails like a test"
+)]
 
 use std::sync::Arc;
 

@@ -6,14 +6,11 @@ use side_books::SideError;
 use side_books::sql::{Get as _, Query, Reads as _, Tx, query};
 
 use super::rules::{self, Seen};
-use super::verdicts::{Standing, keep_standing, parse_buyer, record, standing};
+use super::verdicts::{Standing, keep_standing, parse_buyer, record_held, standing};
 use super::{Found, queries};
 use crate::entry::Hashes;
 use crate::life::Campaign;
 use crate::shop::Shop;
-
-/// Most earlier participants that one entry is compared with; a higher threshold counts as this.
-const OTHERS_MAX: i64 = 1_000;
 
 /// Judges who was just let in, in the transaction of the entry; the earlier ones of a burst get verdicts too. Gives what
 /// stands for the entrant, shadows left out.
@@ -34,7 +31,9 @@ pub(crate) async fn judge_entry(
             .bind(address.clone())
             .bind(rules::window_begin(risk, now).0)
             .bind(entrant.as_str().to_owned())
-            .bind(risk.address_burst.min(OTHERS_MAX));
+            .bind(rules::ADDRESS_BURST)
+            .bind(i64::from(risk.is_shadow))
+            .bind(risk.address_burst.min(rules::COMPARED_MAX));
         let others = seen(tx, select).await?;
         if let Some(others) = rules::address_burst(risk, &others, now) {
             let evidence = json!({
@@ -54,7 +53,9 @@ pub(crate) async fn judge_entry(
             .bind(campaign.id.clone())
             .bind(device.clone())
             .bind(entrant.as_str().to_owned())
-            .bind(risk.device_shared.min(OTHERS_MAX));
+            .bind(rules::SHARED_DEVICE)
+            .bind(i64::from(risk.is_shadow))
+            .bind(risk.device_shared.min(rules::COMPARED_MAX));
         let others = seen(tx, select).await?;
         if let Some(others) = rules::shared_device(risk, &others) {
             let evidence = json!({
@@ -80,6 +81,7 @@ async fn seen(tx: &mut Tx, select: Query<'_>) -> Result<Vec<Seen>, SideError> {
         Ok(Seen {
             buyer: parse_buyer(&row.text("buyer")?)?,
             joined_at: Timestamp(row.int("joined_at_ms")?),
+            is_marked: row.is("is_marked")?,
         })
     });
     seen.collect()
@@ -95,17 +97,19 @@ async fn record_all(
     campaign: &Campaign,
     rule: &'static str,
     entrant: BuyerId,
-    others: &[BuyerId],
+    others: &[Seen],
     evidence: &Value,
     now: Timestamp,
 ) -> Result<(), SideError> {
-    for subject in others.iter().copied().chain([entrant]) {
+    let unmarked = others.iter().filter(|seen| !seen.is_marked);
+    for subject in unmarked.map(|seen| seen.buyer).chain([entrant]) {
         let found = Found {
             rule,
             subject,
             evidence,
         };
-        record(tx, &shop.verdict_listeners, campaign, &found, now).await?;
+        // The entry holds them already.
+        record_held(tx, &shop.verdict_listeners, campaign, &found, now).await?;
     }
     Ok(())
 }

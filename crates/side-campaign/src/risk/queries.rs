@@ -44,14 +44,20 @@ pub(super) const COUNT_VERDICTS: &str = "SELECT rule, is_shadow, COALESCE(decisi
      FROM risk_verdict GROUP BY rule, is_shadow, COALESCE(decision, verdict) \
      ORDER BY rule, is_shadow, stands LIMIT 200";
 
-/// In: campaign, address hash, joined since, buyer who is left out, limit. Out: buyer, joined_at_ms, newest first.
-pub(super) const FROM_ADDRESS: &str = "SELECT buyer, joined_at_ms FROM participant \
-     WHERE campaign = $1 AND address_hash = $2 AND joined_at_ms >= $3 AND buyer <> $4 \
-     ORDER BY joined_at_ms DESC LIMIT $5";
+/// In: campaign, address hash, joined since, buyer who is left out, rule, is_shadow, limit.
+/// Out: buyer, joined_at_ms, is_marked (a verdict of the rule is there already), newest first.
+pub(super) const FROM_ADDRESS: &str = "SELECT p.buyer, p.joined_at_ms, CAST(CASE WHEN EXISTS (SELECT 1 \
+     FROM risk_verdict v WHERE v.campaign = p.campaign AND v.rule = $5 AND v.subject = p.buyer \
+     AND v.is_shadow <= $6) THEN 1 ELSE 0 END AS BIGINT) AS is_marked FROM participant p \
+     WHERE p.campaign = $1 AND p.address_hash = $2 AND p.joined_at_ms >= $3 AND p.buyer <> $4 \
+     ORDER BY p.joined_at_ms DESC LIMIT $7";
 
-/// In: campaign, device hash, buyer who is left out, limit. Out: buyer, joined_at_ms, newest first.
-pub(super) const ON_DEVICE: &str = "SELECT buyer, joined_at_ms FROM participant \
-     WHERE campaign = $1 AND device_hash = $2 AND buyer <> $3 ORDER BY joined_at_ms DESC LIMIT $4";
+/// In: campaign, device hash, buyer who is left out, rule, is_shadow, limit. Out: as of [`FROM_ADDRESS`].
+pub(super) const ON_DEVICE: &str = "SELECT p.buyer, p.joined_at_ms, CAST(CASE WHEN EXISTS (SELECT 1 \
+     FROM risk_verdict v WHERE v.campaign = p.campaign AND v.rule = $4 AND v.subject = p.buyer \
+     AND v.is_shadow <= $5) THEN 1 ELSE 0 END AS BIGINT) AS is_marked FROM participant p \
+     WHERE p.campaign = $1 AND p.device_hash = $2 AND p.buyer <> $3 \
+     ORDER BY p.joined_at_ms DESC LIMIT $6";
 
 /// In: campaign, session, helper, owner, at_ms. Rows: 0 if it was there.
 pub(super) const INSERT_HELP: &str = "INSERT INTO help (campaign, session, helper, owner, at_ms) \

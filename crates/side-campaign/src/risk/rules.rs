@@ -22,16 +22,18 @@ pub struct Seen {
     pub buyer: BuyerId,
     /// When.
     pub joined_at: Timestamp,
+    /// The rule found it before.
+    pub is_marked: bool,
 }
 
+/// Most participants that one entry is compared with: a higher threshold of bursts and shared devices counts as this.
+pub const COMPARED_MAX: i64 = 200;
+
 /// Whether an entrant at `now` completes a burst: gives the others of it. The window is closed at both ends.
-pub fn address_burst(rules: &RiskRules, others: &[Seen], now: Timestamp) -> Option<Vec<BuyerId>> {
+pub fn address_burst(rules: &RiskRules, others: &[Seen], now: Timestamp) -> Option<Vec<Seen>> {
     let since_ms = window_begin(rules, now).0;
     let within = others.iter().filter(|seen| seen.joined_at.0 >= since_ms);
-    hit(
-        rules.address_burst,
-        within.map(|seen| seen.buyer).collect::<Vec<_>>(),
-    )
+    hit(rules.address_burst, within.copied().collect())
 }
 
 /// The earliest time of entry that counts for a burst at `now`.
@@ -43,15 +45,13 @@ pub fn window_begin(rules: &RiskRules, now: Timestamp) -> Timestamp {
 }
 
 /// Whether an entrant makes a device a shared one: gives the others on it.
-pub fn shared_device(rules: &RiskRules, others: &[Seen]) -> Option<Vec<BuyerId>> {
-    hit(
-        rules.device_shared,
-        others.iter().map(|seen| seen.buyer).collect::<Vec<_>>(),
-    )
+pub fn shared_device(rules: &RiskRules, others: &[Seen]) -> Option<Vec<Seen>> {
+    hit(rules.device_shared, others.to_vec())
 }
 
-fn hit(threshold: i64, others: Vec<BuyerId>) -> Option<Vec<BuyerId>> {
+fn hit(threshold: i64, others: Vec<Seen>) -> Option<Vec<Seen>> {
     let count = i64::try_from(others.len()).unwrap_or(i64::MAX);
+    let threshold = threshold.min(COMPARED_MAX);
     (threshold > 0 && count.saturating_add(1) >= threshold).then_some(others)
 }
 
@@ -115,6 +115,7 @@ mod tests {
         let seen = times.iter().enumerate().map(|(number, at_ms)| Seen {
             buyer: buyer(number),
             joined_at: Timestamp(*at_ms),
+            is_marked: false,
         });
         seen.collect()
     }
@@ -133,11 +134,8 @@ mod tests {
     #[test]
     fn a_burst_is_as_many_as_the_threshold_within_the_window() {
         let now = Timestamp(60_000);
-        let all = vec![buyer(0), buyer(1)];
-        assert_eq!(
-            address_burst(&rules(), &seen(&[50_000, 55_000]), now),
-            Some(all)
-        );
+        let all = seen(&[50_000, 55_000]);
+        assert_eq!(address_burst(&rules(), &all, now), Some(all.clone()));
         assert_eq!(address_burst(&rules(), &seen(&[49_999, 55_000]), now), None);
         assert_eq!(address_burst(&rules(), &seen(&[55_000]), now), None);
         let off = RiskRules {

@@ -127,6 +127,17 @@ pub async fn record(
     now: Timestamp,
 ) -> Result<bool, SideError> {
     entry::hold_entries(tx, &campaign.id).await?;
+    record_held(tx, listeners, campaign, found, now).await
+}
+
+/// As [`record`], where entries and verdicts of the campaign wait already.
+pub(super) async fn record_held(
+    tx: &mut Tx,
+    listeners: &[Arc<dyn OnVerdict>],
+    campaign: &Campaign,
+    found: &Found<'_>,
+    now: Timestamp,
+) -> Result<bool, SideError> {
     let rules = &campaign.definition.risk;
     let verdict = match rules.action {
         RiskAction::Review => "REVIEW",

@@ -37,6 +37,7 @@ async fn lists() {
         blocks_are_listed(&shop).await;
         verdicts_are_listed_and_decided_by_key(&shop).await;
         refusals_are_kept_up_to_a_bound(&shop).await;
+        nothing_is_written_for_a_campaign_that_is_not_there(&shop).await;
     }
 }
 
@@ -213,4 +214,25 @@ async fn refusals_are_kept_up_to_a_bound(shop: &Shop) {
         .map(|row| row.int("refusals").unwrap())
         .collect();
     assert_eq!(counts, [REFUSALS_KEPT_MAX + 2, 1]);
+}
+
+async fn nothing_is_written_for_a_campaign_that_is_not_there(shop: &Shop) {
+    let block = (
+        "PUT",
+        "/v1/admin/campaigns/{campaign}/blocklist/{list}/{value}",
+    );
+    for (names, body, outcome) in [
+        (["nope", "buyers", "x"], "{}", "not_found"),
+        (["nope", "people", "x"], "", "not_found"),
+        (["nope", "addresses", "x"], "", "malformed"),
+        (["nope", "buyers", "x"], r#"{"why":""}"#, "malformed"),
+    ] {
+        let told = ask(shop, block, &names, &[], (body, None)).await;
+        assert_eq!(told.unwrap_err().outcome, outcome, "{names:?}");
+    }
+    let mut reads = shop.database.read().await.unwrap();
+    let blocked = reads.rows(query(
+        "SELECT list FROM block_entry WHERE campaign = 'nope' LIMIT 1",
+    ));
+    assert!(blocked.await.unwrap().is_empty());
 }

@@ -77,8 +77,11 @@ pub fn campaign(id: &str, change: Value) -> Campaign {
         "budget_minor": 0,
         "rules": {},
     });
-    for (field, value) in change.as_object().unwrap() {
-        definition[field] = value.clone();
+    let Value::Object(change) = change else {
+        panic!("a change is an object");
+    };
+    for (field, value) in change {
+        definition[field] = value;
     }
     Campaign {
         id: id.to_owned(),
