@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use flash_types::side::BoxFuture;
 use flash_types::{BuyerId, Timestamp};
+use parking_lot::Mutex;
 use serde_json::json;
 use side_books::SideError;
 use side_books::sql::{Get as _, Reads as _, Tx, query};
@@ -21,6 +22,8 @@ use crate::shop::Shop;
 const BUYERS_MAX: usize = 100;
 /// Most help of one buyer that is followed, the newest.
 const HELPS_MAX: i64 = 50;
+/// How long counted verdicts are good enough for metrics.
+const COUNT_EVERY_MS: u64 = 60_000;
 /// Buyers that one step looks around.
 const LOOKS_OF_A_STEP: usize = 10;
 
@@ -134,12 +137,33 @@ async fn helps_around(
 /// The worker: looks around whoever helped, and counts verdicts for metrics when nothing is left to do.
 pub struct Rings {
     shop: Arc<Shop>,
+    /// When verdicts were last counted.
+    counted_at: Mutex<Option<Timestamp>>,
 }
 
 impl Rings {
     /// For a shop.
     pub fn new(shop: Arc<Shop>) -> Self {
-        Self { shop }
+        Self {
+            shop,
+            counted_at: Mutex::new(None),
+        }
+    }
+
+    /// Counts all verdicts, which reads them all: not at every step.
+    async fn count(&self, now: Timestamp) -> Result<(), SideError> {
+        let is_due = {
+            let mut counted_at = self.counted_at.lock();
+            let is_due = counted_at.is_none_or(|at| now.0.abs_diff(at.0) >= COUNT_EVERY_MS);
+            if is_due {
+                *counted_at = Some(now);
+            }
+            is_due
+        };
+        if is_due {
+            publish(counts(&mut self.shop.database.read().await?).await?);
+        }
+        Ok(())
     }
 
     /// `false`: nobody is left.
@@ -177,7 +201,7 @@ impl Step for Rings {
         Box::pin(async move {
             for _ in 0..LOOKS_OF_A_STEP {
                 if !self.look(now).await? {
-                    publish(counts(&mut self.shop.database.read().await?).await?);
+                    self.count(now).await?;
                     return Ok(false);
                 }
             }

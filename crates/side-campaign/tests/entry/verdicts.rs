@@ -25,6 +25,7 @@ async fn verdicts() {
         bursts_at_once_are_seen_whole(&shop).await;
         devices_that_are_shared(&shop).await;
         rings_of_help(&shop).await;
+        a_ring_and_an_entry_at_once_know_of_each_other(&shop).await;
         refunds_after_rewards(&shop).await;
         shadows_change_nothing_until_they_are_real(&shop).await;
         of_two_decisions_one_wins_and_the_gravest_verdict_stands(&shop).await;
@@ -203,6 +204,26 @@ async fn rings_of_help(shop: &Shop) {
     assert_eq!(verdict_of(shop, "ring", "x").await.as_deref(), Some("DENY"));
 }
 
+async fn a_ring_and_an_entry_at_once_know_of_each_other(shop: &Arc<Shop>) {
+    let ring = campaign("at-once", json!({"risk": {"ring": 2, "action": "deny"}}));
+    for round in 0..8 {
+        let (one, two) = (format!("x{round}"), format!("y{round}"));
+        help(shop, "at-once", &[(&one, &two), (&two, &one)]).await;
+        let entry = tokio::spawn({
+            let (shop, ring, one) = (shop.clone(), ring.clone(), one.clone());
+            async move { enter(&shop, &ring, &one, at(3)).await.unwrap() }
+        });
+        let looks = tokio::spawn({
+            let (shop, ring, two) = (shop.clone(), ring.clone(), two.clone());
+            async move { look(&shop, &ring, &two).await }
+        });
+        entry.await.unwrap();
+        assert_eq!(looks.await.unwrap(), 2);
+        let told = verdict_of(shop, "at-once", &one).await;
+        assert_eq!(told.as_deref(), Some("DENY"), "{round}");
+    }
+}
+
 async fn refunds_after_rewards(shop: &Shop) {
     let risk = json!({"risk": {"refund_after_reward_s": 10, "action": "deny"}});
     let refunds = campaign("refund", risk);
@@ -338,7 +359,7 @@ async fn the_worker_takes_what_is_due_and_counts(shop: &Arc<Shop>) {
         };
         counts.iter().find(is_it).map(|count| count.verdicts)
     };
-    assert_eq!(count("help_ring", "DENY", false), Some(5));
+    assert_eq!(count("help_ring", "DENY", false), Some(21));
     assert_eq!(count("help_ring", "ALLOW", false), Some(1));
     assert_eq!(count("shared_device", "DENY", true), Some(1));
     assert!(!risk::latest_counts().is_empty());
