@@ -57,6 +57,7 @@ CREATE TABLE refusal (
   at_ms BIGINT NOT NULL
 );
 CREATE INDEX refusal_by_buyer ON refusal (buyer, at_ms, id);
+CREATE INDEX refusal_by_campaign ON refusal (campaign, at_ms);
 CREATE TABLE refusal_count (
   buyer TEXT NOT NULL,
   day BIGINT NOT NULL,

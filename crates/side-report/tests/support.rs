@@ -25,8 +25,8 @@ use side_campaign::shop::Shop;
 /// Tables of others, where they are not there yet.
 const OTHERS: Migration = Migration {
     name: "others-of-test-1",
-    sql: "CREATE TABLE IF NOT EXISTS shop_order (id TEXT PRIMARY KEY, source TEXT NOT NULL, buyer TEXT NOT NULL, sale_id TEXT, currency TEXT NOT NULL, paid_minor BIGINT NOT NULL, refunded_minor BIGINT NOT NULL, paid_at_ms BIGINT NOT NULL, received_at_ms BIGINT);
-CREATE TABLE IF NOT EXISTS order_refund (order_id TEXT NOT NULL, refund_ref TEXT NOT NULL, amount_minor BIGINT NOT NULL, at_ms BIGINT NOT NULL, PRIMARY KEY (order_id, refund_ref));
+    sql: "CREATE TABLE IF NOT EXISTS shop_order (id TEXT PRIMARY KEY, source TEXT NOT NULL, buyer TEXT NOT NULL, sale_id TEXT, currency TEXT NOT NULL, paid_minor BIGINT NOT NULL, refunded_minor BIGINT NOT NULL, paid_at_ms BIGINT NOT NULL, received_at_ms BIGINT, is_first BIGINT NOT NULL);
+CREATE TABLE IF NOT EXISTS order_refund (order_id TEXT NOT NULL, refund_ref TEXT NOT NULL, amount_minor BIGINT NOT NULL, at_ms BIGINT NOT NULL, told_by TEXT NOT NULL, PRIMARY KEY (order_id, refund_ref));
 CREATE TABLE IF NOT EXISTS reward_grant (id TEXT PRIMARY KEY, campaign TEXT NOT NULL, source TEXT NOT NULL, reward TEXT NOT NULL, buyer TEXT NOT NULL, kind TEXT NOT NULL, state TEXT NOT NULL, cost_minor BIGINT NOT NULL, hold_key TEXT, given_id TEXT, verdict TEXT, rule_snapshot TEXT NOT NULL, reason TEXT, at_ms BIGINT NOT NULL, closed_at_ms BIGINT);
 CREATE TABLE IF NOT EXISTS coupon (id TEXT PRIMARY KEY, campaign TEXT NOT NULL, reward TEXT NOT NULL, title TEXT NOT NULL, buyer TEXT NOT NULL, grant_id TEXT NOT NULL, source TEXT NOT NULL, face_minor BIGINT NOT NULL, threshold_minor BIGINT NOT NULL, currency TEXT NOT NULL, valid_from_ms BIGINT NOT NULL, valid_until_ms BIGINT NOT NULL, state TEXT NOT NULL, order_id TEXT, discount_minor BIGINT, used_at_ms BIGINT, issued_at_ms BIGINT NOT NULL);
 CREATE TABLE IF NOT EXISTS prize (id TEXT PRIMARY KEY, campaign TEXT NOT NULL, reward TEXT NOT NULL, title TEXT NOT NULL, buyer TEXT NOT NULL, grant_id TEXT NOT NULL, source TEXT NOT NULL, place BIGINT, cost_minor BIGINT NOT NULL, state TEXT NOT NULL, claim_until_ms BIGINT NOT NULL, drawn_at_ms BIGINT NOT NULL, claimed_at_ms BIGINT, shipped_at_ms BIGINT, delivered_at_ms BIGINT);
@@ -40,8 +40,8 @@ const FACTS: [&str; 9] = [
     "INSERT INTO sign_up (campaign, buyer, task, at_ms) VALUES ('c1', $1, 'follow', 5)",
     "INSERT INTO risk_verdict (id, campaign, rule, subject, verdict, is_shadow, evidence, found_at_ms) VALUES ('v' || $1, 'c1', 'shared_device', $1, 'DENY', 0, '{\"threshold\":2}', 10)",
     "INSERT INTO risk_decision (verdict, subject, campaign, rule, decision, reason, decided_by, at_ms) VALUES ('v' || $1, $1, 'c1', 'shared_device', 'ALLOW', 'a family', 'rita', 40)",
-    "INSERT INTO shop_order (id, source, buyer, sale_id, currency, paid_minor, refunded_minor, paid_at_ms, received_at_ms) VALUES ('o' || $1, 'engine', $1, 's1', 'CNY', 900, 300, 20, 25)",
-    "INSERT INTO order_refund (order_id, refund_ref, amount_minor, at_ms) VALUES ('o' || $1, 'r1', 300, 30)",
+    "INSERT INTO shop_order (id, source, buyer, sale_id, currency, paid_minor, refunded_minor, paid_at_ms, received_at_ms, is_first) VALUES ('o' || $1, 'engine', $1, 's1', 'CNY', 900, 300, 20, 25, 1)",
+    "INSERT INTO order_refund (order_id, refund_ref, amount_minor, at_ms, told_by) VALUES ('o' || $1, 'r1', 300, 30, 'shop')",
     "INSERT INTO reward_grant (id, campaign, source, reward, buyer, kind, state, cost_minor, hold_key, rule_snapshot, reason, at_ms, closed_at_ms) VALUES ('g' || $1, 'c1', 'join:' || $1, 'five', $1, 'coupon', 'REVOKED', 500, 'h', '{\"face_minor\":500}', 'refunded', 11, 31)",
     "INSERT INTO coupon (id, campaign, reward, title, buyer, grant_id, source, face_minor, threshold_minor, currency, valid_from_ms, valid_until_ms, state, order_id, discount_minor, used_at_ms, issued_at_ms) VALUES ('k' || $1, 'c1', 'five', 't', $1, 'g' || $1, 'join:' || $1, 500, 0, 'CNY', 0, 99, 'USED', 'o2', 450, 35, 11)",
     "INSERT INTO prize (id, campaign, reward, title, buyer, grant_id, source, cost_minor, state, claim_until_ms, drawn_at_ms) VALUES ('p' || $1, 'c1', 'tablet', 't', $1, 'g' || $1, 'draw:main:1', 9000, 'DRAWN', 99, 50)",

@@ -12,6 +12,9 @@ use crate::entry::Hashes;
 use crate::life::Campaign;
 use crate::shop::Shop;
 
+/// Most earlier participants who get a verdict with one entry; the rest of a larger burst get theirs with the next ones.
+const MARKED_MAX: usize = 200;
+
 /// Judges who was just let in, in the transaction of the entry; the earlier ones of a burst get verdicts too. Gives what
 /// stands for the entrant, shadows left out.
 pub(crate) async fn judge_entry(
@@ -102,7 +105,8 @@ async fn record_all(
     now: Timestamp,
 ) -> Result<(), SideError> {
     let unmarked = others.iter().filter(|seen| !seen.is_marked);
-    for subject in unmarked.map(|seen| seen.buyer).chain([entrant]) {
+    let unmarked = unmarked.map(|seen| seen.buyer).take(MARKED_MAX);
+    for subject in unmarked.chain([entrant]) {
         let found = Found {
             rule,
             subject,

@@ -26,8 +26,8 @@ pub struct Seen {
     pub is_marked: bool,
 }
 
-/// Most participants that one entry is compared with: a higher threshold of bursts and shared devices counts as this.
-pub const COMPARED_MAX: i64 = 200;
+/// Most participants that one entry is compared with: a higher threshold turns bursts and shared devices off.
+pub const COMPARED_MAX: i64 = 1_000;
 
 /// Whether an entrant at `now` completes a burst: gives the others of it. The window is closed at both ends.
 pub fn address_burst(rules: &RiskRules, others: &[Seen], now: Timestamp) -> Option<Vec<Seen>> {
@@ -51,8 +51,8 @@ pub fn shared_device(rules: &RiskRules, others: &[Seen]) -> Option<Vec<Seen>> {
 
 fn hit(threshold: i64, others: Vec<Seen>) -> Option<Vec<Seen>> {
     let count = i64::try_from(others.len()).unwrap_or(i64::MAX);
-    let threshold = threshold.min(COMPARED_MAX);
-    (threshold > 0 && count.saturating_add(1) >= threshold).then_some(others)
+    ((1..=COMPARED_MAX).contains(&threshold) && count.saturating_add(1) >= threshold)
+        .then_some(others)
 }
 
 /// Whether a refund came within the time after a reward for its order; both ends count.
@@ -143,6 +143,12 @@ mod tests {
             ..rules()
         };
         assert_eq!(address_burst(&off, &seen(&[55_000; 9]), now), None);
+        let high = RiskRules {
+            address_burst: COMPARED_MAX + 1,
+            ..rules()
+        };
+        let many = seen(&[55_000; 1_000]);
+        assert_eq!(address_burst(&high, &many, now), None);
     }
 
     #[test]
