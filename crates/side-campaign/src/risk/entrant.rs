@@ -27,7 +27,7 @@ pub(crate) async fn judge_entry(
 ) -> Result<Option<String>, SideError> {
     let risk = &campaign.definition.risk;
     if let Some(address) = &hashes.address
-        && risk.address_burst > 0
+        && rules::is_on(risk.address_burst)
     {
         let select = query(queries::FROM_ADDRESS)
             .bind(campaign.id.clone())
@@ -36,7 +36,7 @@ pub(crate) async fn judge_entry(
             .bind(entrant.as_str().to_owned())
             .bind(rules::ADDRESS_BURST)
             .bind(i64::from(risk.is_shadow))
-            .bind(risk.address_burst.min(rules::COMPARED_MAX));
+            .bind(risk.address_burst);
         let others = seen(tx, select).await?;
         if let Some(others) = rules::address_burst(risk, &others, now) {
             let evidence = json!({
@@ -50,7 +50,7 @@ pub(crate) async fn judge_entry(
         }
     }
     if let Some(device) = &hashes.device
-        && risk.device_shared > 0
+        && rules::is_on(risk.device_shared)
     {
         let select = query(queries::ON_DEVICE)
             .bind(campaign.id.clone())
@@ -58,7 +58,7 @@ pub(crate) async fn judge_entry(
             .bind(entrant.as_str().to_owned())
             .bind(rules::SHARED_DEVICE)
             .bind(i64::from(risk.is_shadow))
-            .bind(risk.device_shared.min(rules::COMPARED_MAX));
+            .bind(risk.device_shared);
         let others = seen(tx, select).await?;
         if let Some(others) = rules::shared_device(risk, &others) {
             let evidence = json!({

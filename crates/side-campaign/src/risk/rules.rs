@@ -49,10 +49,14 @@ pub fn shared_device(rules: &RiskRules, others: &[Seen]) -> Option<Vec<Seen>> {
     hit(rules.device_shared, others.to_vec())
 }
 
+/// Whether a rule that compares entries is on.
+pub fn is_on(threshold: i64) -> bool {
+    (1..=COMPARED_MAX).contains(&threshold)
+}
+
 fn hit(threshold: i64, others: Vec<Seen>) -> Option<Vec<Seen>> {
     let count = i64::try_from(others.len()).unwrap_or(i64::MAX);
-    ((1..=COMPARED_MAX).contains(&threshold) && count.saturating_add(1) >= threshold)
-        .then_some(others)
+    (is_on(threshold) && count.saturating_add(1) >= threshold).then_some(others)
 }
 
 /// Whether a refund came within the time after a reward for its order; both ends count.
