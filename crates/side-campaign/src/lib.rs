@@ -8,6 +8,7 @@ pub mod definition;
 pub mod draws;
 pub mod entry;
 pub mod fact;
+pub mod history;
 pub mod inbox;
 pub mod kind;
 pub mod life;

@@ -8,8 +8,10 @@ use side_books::seal::Sealer;
 use side_books::sql::Database;
 
 use crate::fact::React;
+use crate::history::HistorySource;
 use crate::kind::Kinds;
 use crate::notices::Notifier;
+use crate::risk::OnVerdict;
 
 /// A shop.
 pub struct Shop {
@@ -23,6 +25,10 @@ pub struct Shop {
     pub kinds: Kinds,
     /// Who goes by facts of orders, in this order.
     pub reactors: Vec<Arc<dyn React>>,
+    /// Who goes by verdicts: rewards that wait, or are taken back.
+    pub verdict_listeners: Vec<Arc<dyn OnVerdict>>,
+    /// What else there is to tell of a buyer's history, beyond what this crate knows itself.
+    pub history: Vec<Arc<dyn HistorySource>>,
     /// Where messages to buyers go.
     pub notifier: Arc<dyn Notifier>,
     /// Zone of the shop's days, where no campaign says another.
