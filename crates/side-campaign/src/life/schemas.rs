@@ -1,0 +1,105 @@
+//! Schemas of bodies and answers, for the OpenAPI document.
+
+use serde_json::{Value, json};
+use utoipa::{PartialSchema, ToSchema};
+
+use super::moves::MoveBody;
+use super::publish::PublishBody;
+use super::solvency::Worst;
+use super::versions::{BudgetBody, PlanBBody};
+use super::view::{
+    AdminCampaign, BudgetAnswer, CampaignAnswer, CampaignLine, NoteLine, VersionLine,
+};
+use crate::definition::{Definition, Eligibility, Reminders, RiskAction, RiskRules};
+use crate::kind::{Finding, WorstCase, WorstLine};
+use crate::reward::{RewardType, WrittenReward};
+
+/// A page of campaigns.
+#[derive(ToSchema)]
+#[expect(
+    dead_code,
+    reason = "only its schema is used: pages are written by side_books::wire"
+)]
+struct CampaignPage {
+    items: Vec<CampaignLine>,
+    next_cursor: Option<String>,
+}
+
+/// A page of versions.
+#[derive(ToSchema)]
+#[expect(
+    dead_code,
+    reason = "only its schema is used: pages are written by side_books::wire"
+)]
+struct VersionPage {
+    items: Vec<VersionLine>,
+    next_cursor: Option<String>,
+}
+
+/// A page of the audit log.
+#[derive(ToSchema)]
+#[expect(
+    dead_code,
+    reason = "only its schema is used: pages are written by side_books::wire"
+)]
+struct NotePage {
+    items: Vec<NoteLine>,
+    next_cursor: Option<String>,
+}
+
+/// All of them, by name.
+pub(super) fn all() -> Vec<(&'static str, Value)> {
+    vec![
+        one::<Definition>("Definition"),
+        one::<Eligibility>("Eligibility"),
+        one::<Reminders>("Reminders"),
+        one::<RiskRules>("RiskRules"),
+        one::<RiskAction>("RiskAction"),
+        one::<WrittenReward>("WrittenReward"),
+        one::<RewardType>("RewardType"),
+        one::<Finding>("Finding"),
+        one::<WorstLine>("WorstLine"),
+        one::<WorstCase>("WorstCase"),
+        one::<Worst>("Worst"),
+        one::<PublishBody>("PublishBody"),
+        one::<MoveBody>("MoveBody"),
+        one::<PlanBBody>("PlanBBody"),
+        one::<BudgetBody>("BudgetBody"),
+        ("VersionBody", version_body()),
+        one::<CampaignAnswer>("CampaignAnswer"),
+        one::<AdminCampaign>("AdminCampaign"),
+        one::<BudgetAnswer>("BudgetAnswer"),
+        one::<CampaignLine>("CampaignLine"),
+        one::<VersionLine>("VersionLine"),
+        one::<NoteLine>("NoteLine"),
+        one::<CampaignPage>("CampaignPage"),
+        one::<VersionPage>("VersionPage"),
+        one::<NotePage>("NotePage"),
+    ]
+}
+
+fn one<T: PartialSchema>(name: &'static str) -> (&'static str, Value) {
+    let schema = serde_json::to_value(T::schema());
+    (name, schema.expect("a schema is plain JSON"))
+}
+
+/// Fields of a definition beside a reason: what is not there stays.
+fn version_body() -> Value {
+    json!({
+        "type": "object",
+        "description": "Fields of the definition that change, each as a whole; of eligibility and reminders only the \
+                        members that are named, null to remove one",
+        "required": ["reason"],
+        "properties": {
+            "reason": {"type": "string", "description": "Why; told in the list of versions"},
+            "accept": {"type": "array", "items": {"type": "string", "enum": super::solvency::ACCEPTABLE}},
+            "title": {"type": "string"},
+            "ends_at": {"type": "string", "format": "date-time", "description": "Later"},
+            "budget_minor": {"type": "integer", "format": "int64", "description": "Larger"},
+            "eligibility": {"type": "object", "description": "participants_max: larger, or null"},
+            "reminders": {"type": "object"},
+            "rewards": {"type": "array", "items": {"$ref": "#/components/schemas/WrittenReward"}},
+            "rules": {"type": "object", "description": "As its kind allows"},
+        },
+    })
+}
