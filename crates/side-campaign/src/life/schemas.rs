@@ -103,3 +103,29 @@ fn version_body() -> Value {
         },
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_schema_that_is_named_is_there() {
+        let all = all();
+        for (name, schema) in &all {
+            let text = schema.to_string();
+            for part in text.split("#/components/schemas/").skip(1) {
+                let named = part.split('"').next().unwrap();
+                assert!(
+                    all.iter().any(|(known, _)| *known == named),
+                    "{named}, which {name} speaks of"
+                );
+            }
+        }
+        for endpoint in crate::life::service::ENDPOINTS {
+            let answers = endpoint.answers.iter().map(|(_, schema)| *schema);
+            for named in endpoint.body.into_iter().chain(answers) {
+                assert!(all.iter().any(|(known, _)| *known == named), "{named}");
+            }
+        }
+    }
+}

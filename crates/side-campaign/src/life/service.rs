@@ -87,7 +87,7 @@ const MOVE: SideEndpoint = SideEndpoint {
     ..WRITE
 };
 
-static ENDPOINTS: &[SideEndpoint] = &[
+pub(super) static ENDPOINTS: &[SideEndpoint] = &[
     SideEndpoint {
         path: "/v1/campaigns",
         summary: "Campaigns in public view, newest first",

@@ -139,9 +139,16 @@ pub(super) async fn change(
     }
     let worst = solvency::check(&shop.kinds, &new)?;
     let more_minor = new.budget_minor - old.budget_minor;
-    // What was added to the budget since counts as well.
-    let cap_minor = budget::read(tx, id).await?.unwrap_or_default().cap_minor;
-    let accepted = solvency::cover(&worst, cap_minor.saturating_add(more_minor), &change.accept)?;
+    // What was covered or accepted before is not asked again.
+    let is_asked = solvency::check(&shop.kinds, &old).ok().as_ref() != Some(&worst);
+    let accepted = if is_asked {
+        // What was added to the budget since counts as well.
+        let stands = budget::read(tx, id).await?.unwrap_or_default();
+        let cap_minor = stands.cap_minor.saturating_add(more_minor);
+        solvency::cover(&worst, cap_minor, &change.accept)?
+    } else {
+        Vec::new()
+    };
     if new.ends_at != old.ends_at {
         alone(tx, shop, &new).await?;
     }

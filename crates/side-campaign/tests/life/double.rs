@@ -220,9 +220,10 @@ impl Node {
         });
         let is_admin = endpoint.port == SidePort::Admin;
         assert_eq!(is_admin, endpoint.who != SideWho::All);
-        let body = match body {
-            Value::Null => Vec::new(),
-            body => body.to_string().into_bytes(),
+        let body = if body.is_null() {
+            Vec::new()
+        } else {
+            body.to_string().into_bytes()
         };
         assert!(body.len() <= endpoint.body_bytes_max);
         let request = SideRequest {

@@ -39,7 +39,7 @@ fn outsider(value: &Value) -> String {
             let items: Vec<String> = items.iter().map(outsider).collect();
             format!("[{}]", items.join(","))
         }
-        plain => plain.to_string(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.to_string(),
     }
 }
 

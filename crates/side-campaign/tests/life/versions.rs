@@ -180,6 +180,10 @@ async fn worse(node: &Node) {
         node.post(3 * HOUR, "w1", "versions", accepted).await["version"],
         2
     );
+    // What was accepted is not asked again where it is no worse.
+    let title = json!({"title": "Another", "reason": "because"});
+    let told = node.post(3 * HOUR, "w1", "versions", title).await;
+    assert_eq!(told["version"], 3);
 }
 
 async fn plan_b(node: &Node) {
