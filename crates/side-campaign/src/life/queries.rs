@@ -16,7 +16,7 @@ pub(super) const SEED: &str = "SELECT seed_sealed, seed FROM campaign WHERE id =
 
 /// In: id. Out: the row, which nobody else changes before this transaction ends.
 pub(super) const LOCK: &str = "UPDATE campaign SET revision = revision + 1 WHERE id = $1 \
-     RETURNING state, version, draft, seed_sealed, plan_b_at_ms";
+     RETURNING seed_sealed";
 
 /// In: id, kind, draft, start, end, now. Touches no row where the id is taken.
 pub(super) const INSERT_DRAFT: &str = "INSERT INTO campaign (id, kind, state, draft, starts_at_ms, ends_at_ms, created_at_ms) \

@@ -16,7 +16,6 @@ use crate::state::State;
 pub(super) struct Locked {
     pub(super) campaign: Campaign,
     pub(super) seed_sealed: Option<String>,
-    pub(super) has_switched: bool,
 }
 
 /// Who does something, why, when.
@@ -37,7 +36,6 @@ pub(super) async fn lock(tx: &mut Tx, id: &str) -> Result<Option<Locked>, SideEr
     Ok(Some(Locked {
         campaign,
         seed_sealed: row.text_or_null("seed_sealed")?,
-        has_switched: row.int_or_null("plan_b_at_ms")?.is_some(),
     }))
 }
 

@@ -189,7 +189,7 @@ pub(super) async fn plan_b(
     let mut new = locked.campaign.definition.clone();
     new.rules = new.plan_b.clone().ok_or(Refusal::NoPlanB)?;
     let once = query(queries::SET_PLAN_B).bind(now.0).bind(id.clone());
-    if locked.has_switched || tx.execute(once).await? == 0 {
+    if tx.execute(once).await? == 0 {
         return Err(Refusal::PlanBIsOn.into());
     }
     // Covered at publish, or accepted then.
