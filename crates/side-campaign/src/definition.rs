@@ -17,6 +17,7 @@ pub use check::{AMOUNT_MINOR_MAX, COUNT_MAX};
 /// A campaign as it is planned. Unknown fields are refused.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = CampaignDefinition)]
 pub struct Definition {
     /// 1-64 characters of an id.
     pub campaign_id: String,

@@ -17,6 +17,7 @@ use crate::life::Campaign;
 
 /// Something in a definition that must be mended, or accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = CampaignFinding)]
 pub struct Finding {
     /// A word.
     pub code: &'static str,

@@ -22,7 +22,7 @@ const HOLDS_PER_PAGE: i64 = 200;
 /// Body of a move by hand.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct MoveBody {
+pub(super) struct CampaignMoveBody {
     /// Why; kept in the audit log.
     pub(super) reason: Option<String>,
 }
@@ -84,7 +84,7 @@ pub(super) async fn by_hand(
     request: &SideRequest,
     verb: ByHand,
 ) -> Result<(), SideError> {
-    let body: MoveBody = read_or_default(request)?;
+    let body: CampaignMoveBody = read_or_default(request)?;
     let reason = body.reason.unwrap_or_default();
     if !reason.is_empty() {
         check_reason(&reason)?;

@@ -18,7 +18,7 @@ use crate::state::State;
 /// Body of a publish.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct PublishBody {
+pub(super) struct CampaignPublishBody {
     /// `insolvent`, `unbounded`: published though its worst case is not covered.
     pub(super) accept: Vec<String>,
 }
@@ -94,7 +94,7 @@ pub(super) async fn publish(
     shop: &Shop,
     request: &SideRequest,
 ) -> Result<(), SideError> {
-    let body: PublishBody = read_or_default(request)?;
+    let body: CampaignPublishBody = read_or_default(request)?;
     let (id, now) = (&request.path[0], request.now);
     let mut campaign = lock(tx, id).await?.ok_or(Refusal::NotFound)?.campaign;
     need(campaign.state, &[State::Draft], "a DRAFT")?;

@@ -3,12 +3,12 @@
 use serde_json::{Value, json};
 use utoipa::{PartialSchema, ToSchema};
 
-use super::moves::MoveBody;
-use super::publish::PublishBody;
+use super::moves::CampaignMoveBody;
+use super::publish::CampaignPublishBody;
 use super::solvency::Worst;
-use super::versions::{BudgetBody, PlanBBody};
+use super::versions::{CampaignBudgetBody, PlanBBody};
 use super::view::{
-    AdminCampaign, BudgetAnswer, CampaignAnswer, CampaignLine, NoteLine, VersionLine,
+    AdminCampaign, CampaignAnswer, CampaignBudget, CampaignLine, CampaignNote, CampaignVersion,
 };
 use crate::definition::{Definition, Eligibility, Reminders, RiskAction, RiskRules};
 use crate::kind::{Finding, WorstCase, WorstLine};
@@ -31,8 +31,8 @@ struct CampaignPage {
     dead_code,
     reason = "only its schema is used: pages are written by side_books::wire"
 )]
-struct VersionPage {
-    items: Vec<VersionLine>,
+struct CampaignVersionPage {
+    items: Vec<CampaignVersion>,
     next_cursor: Option<String>,
 }
 
@@ -42,39 +42,39 @@ struct VersionPage {
     dead_code,
     reason = "only its schema is used: pages are written by side_books::wire"
 )]
-struct NotePage {
-    items: Vec<NoteLine>,
+struct CampaignNotePage {
+    items: Vec<CampaignNote>,
     next_cursor: Option<String>,
 }
 
 /// All of them, by name.
 pub(super) fn all() -> Vec<(&'static str, Value)> {
     vec![
-        one::<Definition>("Definition"),
+        one::<Definition>("CampaignDefinition"),
         one::<Eligibility>("Eligibility"),
         one::<Reminders>("Reminders"),
         one::<RiskRules>("RiskRules"),
         one::<RiskAction>("RiskAction"),
         one::<WrittenReward>("WrittenReward"),
         one::<RewardType>("RewardType"),
-        one::<Finding>("Finding"),
+        one::<Finding>("CampaignFinding"),
         one::<WorstLine>("WorstLine"),
         one::<WorstCase>("WorstCase"),
         one::<Worst>("Worst"),
-        one::<PublishBody>("PublishBody"),
-        one::<MoveBody>("MoveBody"),
+        one::<CampaignPublishBody>("CampaignPublishBody"),
+        one::<CampaignMoveBody>("CampaignMoveBody"),
         one::<PlanBBody>("PlanBBody"),
-        one::<BudgetBody>("BudgetBody"),
-        ("VersionBody", version_body()),
+        one::<CampaignBudgetBody>("CampaignBudgetBody"),
+        ("CampaignVersionBody", version_body()),
         one::<CampaignAnswer>("CampaignAnswer"),
         one::<AdminCampaign>("AdminCampaign"),
-        one::<BudgetAnswer>("BudgetAnswer"),
+        one::<CampaignBudget>("CampaignBudget"),
         one::<CampaignLine>("CampaignLine"),
-        one::<VersionLine>("VersionLine"),
-        one::<NoteLine>("NoteLine"),
+        one::<CampaignVersion>("CampaignVersion"),
+        one::<CampaignNote>("CampaignNote"),
         one::<CampaignPage>("CampaignPage"),
-        one::<VersionPage>("VersionPage"),
-        one::<NotePage>("NotePage"),
+        one::<CampaignVersionPage>("CampaignVersionPage"),
+        one::<CampaignNotePage>("CampaignNotePage"),
     ]
 }
 

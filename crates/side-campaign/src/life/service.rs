@@ -83,7 +83,7 @@ const WRITE: SideEndpoint = SideEndpoint {
 };
 
 const MOVE: SideEndpoint = SideEndpoint {
-    body: Some("MoveBody"),
+    body: Some("CampaignMoveBody"),
     ..WRITE
 };
 
@@ -119,7 +119,7 @@ pub(super) static ENDPOINTS: &[SideEndpoint] = &[
     SideEndpoint {
         path: "/v1/admin/campaigns",
         summary: "Make a draft",
-        body: Some("Definition"),
+        body: Some("CampaignDefinition"),
         body_bytes_max: DEFINITION_BYTES_MAX,
         answers: &[(201, "AdminCampaign")],
         problems: &[STATE, KEY],
@@ -129,7 +129,7 @@ pub(super) static ENDPOINTS: &[SideEndpoint] = &[
         method: "PUT",
         path: "/v1/admin/campaigns/{campaign}",
         summary: "Replace a draft",
-        body: Some("Definition"),
+        body: Some("CampaignDefinition"),
         body_bytes_max: DEFINITION_BYTES_MAX,
         needs_key: false,
         problems: &[NOT_FOUND, STATE],
@@ -139,7 +139,7 @@ pub(super) static ENDPOINTS: &[SideEndpoint] = &[
         path: "/v1/admin/campaigns/{campaign}/publish",
         summary: "Publish a draft: freezes its rules, commits to its seed, funds its budget; open at its start, at once if \
                   that has passed",
-        body: Some("PublishBody"),
+        body: Some("CampaignPublishBody"),
         problems: &[NOT_FOUND, STATE, (409, "solvency"), KEY],
         ..WRITE
     },
@@ -176,7 +176,7 @@ pub(super) static ENDPOINTS: &[SideEndpoint] = &[
     SideEndpoint {
         path: "/v1/admin/campaigns/{campaign}/versions",
         summary: "Change what was published, for the better of buyers; what began keeps its version",
-        body: Some("VersionBody"),
+        body: Some("CampaignVersionBody"),
         body_bytes_max: DEFINITION_BYTES_MAX,
         problems: &[
             NOT_FOUND,
@@ -191,7 +191,7 @@ pub(super) static ENDPOINTS: &[SideEndpoint] = &[
         path: "/v1/admin/campaigns/{campaign}/versions",
         summary: "All versions of a campaign, the first one first",
         query: PAGE_QUERY,
-        answers: &[(200, "VersionPage")],
+        answers: &[(200, "CampaignVersionPage")],
         ..READ
     },
     SideEndpoint {
@@ -203,21 +203,21 @@ pub(super) static ENDPOINTS: &[SideEndpoint] = &[
     SideEndpoint {
         path: "/v1/admin/campaigns/{campaign}/budget",
         summary: "How the budget of a campaign stands",
-        answers: &[(200, "BudgetAnswer")],
+        answers: &[(200, "CampaignBudget")],
         ..READ
     },
     SideEndpoint {
         path: "/v1/admin/campaigns/{campaign}/budget",
         summary: "Add to the budget of a campaign",
-        body: Some("BudgetBody"),
-        answers: &[(200, "BudgetAnswer")],
+        body: Some("CampaignBudgetBody"),
+        answers: &[(200, "CampaignBudget")],
         ..WRITE
     },
     SideEndpoint {
         path: "/v1/admin/campaigns/{campaign}/audit-log",
         summary: "Who did what to a campaign, newest first",
         query: PAGE_QUERY,
-        answers: &[(200, "NotePage")],
+        answers: &[(200, "CampaignNotePage")],
         ..READ
     },
 ];

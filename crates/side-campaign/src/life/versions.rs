@@ -49,7 +49,7 @@ pub(super) struct PlanBBody {
 /// Body of an addition to a budget.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct BudgetBody {
+pub(super) struct CampaignBudgetBody {
     /// Minor units, more than 0.
     pub(super) add_minor: i64,
     /// Why; kept in the audit log.
@@ -207,7 +207,7 @@ pub(super) async fn plan_b(
 
 /// Adds to a budget, without a new version: no rule changes.
 pub(super) async fn add_to_budget(tx: &mut Tx, request: &SideRequest) -> Result<(), SideError> {
-    let body: BudgetBody = wire::body(request)?;
+    let body: CampaignBudgetBody = wire::body(request)?;
     check_reason(&body.reason)?;
     wire::within("add_minor", body.add_minor, 1, AMOUNT_MINOR_MAX)?;
     let (id, now) = (&request.path[0], request.now);

@@ -62,7 +62,7 @@ pub(super) struct AdminCampaign {
     worst_case: Option<Worst>,
     /// Of a draft: what stands against publishing it.
     findings: Vec<Finding>,
-    budget: Option<BudgetAnswer>,
+    budget: Option<CampaignBudget>,
     #[schema(value_type = Option<String>, format = DateTime)]
     plan_b_at: Option<Timestamp>,
     #[schema(value_type = String, format = DateTime)]
@@ -75,7 +75,7 @@ pub(super) struct AdminCampaign {
 
 /// A budget, minor units.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct BudgetAnswer {
+pub(super) struct CampaignBudget {
     currency: String,
     /// All that was put in: available + held + spent.
     cap_minor: i64,
@@ -113,7 +113,7 @@ impl CampaignLine {
 
 /// A version of a campaign.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct VersionLine {
+pub(super) struct CampaignVersion {
     pub(super) version: i64,
     rules_hash: String,
     private_hash: String,
@@ -129,7 +129,7 @@ pub(super) struct VersionLine {
 
 /// A line of the audit log.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct NoteLine {
+pub(super) struct CampaignNote {
     pub(super) number: i64,
     #[schema(value_type = String, format = DateTime)]
     at: Timestamp,
@@ -229,14 +229,14 @@ fn judge(shop: &Shop, draft: &str) -> Result<(Option<Worst>, Vec<Finding>), SqlE
 }
 
 /// The budget of a campaign; of a draft, an empty one.
-pub(super) async fn budget(reads: &mut impl Reads, id: &str) -> Result<BudgetAnswer, SideError> {
+pub(super) async fn budget(reads: &mut impl Reads, id: &str) -> Result<CampaignBudget, SideError> {
     let campaign = super::find(reads, id).await?.ok_or(Refusal::NotFound)?;
     let stands = budget::read(reads, id).await?.unwrap_or_default();
     Ok(budget_answer(campaign.definition.currency.as_str(), stands))
 }
 
-fn budget_answer(currency: &str, stands: budget::Budget) -> BudgetAnswer {
-    BudgetAnswer {
+fn budget_answer(currency: &str, stands: budget::Budget) -> CampaignBudget {
+    CampaignBudget {
         currency: currency.to_owned(),
         cap_minor: stands.cap_minor,
         available_minor: stands.available_minor,
@@ -297,7 +297,7 @@ pub(super) async fn versions(
     reads: &mut impl Reads,
     request: &SideRequest,
     limit: i64,
-) -> Result<Vec<VersionLine>, SideError> {
+) -> Result<Vec<CampaignVersion>, SideError> {
     let id = &request.path[0];
     super::find(reads, id).await?.ok_or(Refusal::NotFound)?;
     let select = query(queries::LIST_VERSIONS)
@@ -306,7 +306,7 @@ pub(super) async fn versions(
         .bind(limit + 1);
     let rows = reads.rows(select).await?;
     let line = |row: &Row| {
-        Ok(VersionLine {
+        Ok(CampaignVersion {
             version: row.int("version")?,
             rules_hash: row.text("rules_hash")?,
             private_hash: row.text("private_hash")?,
@@ -325,7 +325,7 @@ pub(super) async fn notes(
     reads: &mut impl Reads,
     request: &SideRequest,
     limit: i64,
-) -> Result<Vec<NoteLine>, SideError> {
+) -> Result<Vec<CampaignNote>, SideError> {
     let id = &request.path[0];
     super::find(reads, id).await?.ok_or(Refusal::NotFound)?;
     let select = query(queries::LIST_NOTES)
@@ -334,7 +334,7 @@ pub(super) async fn notes(
         .bind(limit + 1);
     let rows = reads.rows(select).await?;
     let line = |row: &Row| {
-        Ok(NoteLine {
+        Ok(CampaignNote {
             number: row.int("id")?,
             at: Timestamp(row.int("at_ms")?),
             who: row.text("who")?,
