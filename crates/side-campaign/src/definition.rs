@@ -1,16 +1,23 @@
-//! What a merchant writes: the common part of every campaign, with the rules of its kind inside.
+//! What a merchant writes: the common part of every campaign, with the rules of its kind inside. What it may say is in
+//! `definition/check.rs`.
+
+mod check;
 
 use std::collections::BTreeMap;
 
 use flash_types::{Currency, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use crate::reward::RewardRule;
 
+pub use check::{AMOUNT_MINOR_MAX, COUNT_MAX};
+
 /// A campaign as it is planned. Unknown fields are refused.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = CampaignDefinition)]
 pub struct Definition {
     /// 1-64 characters of an id.
     pub campaign_id: String,
@@ -20,15 +27,19 @@ pub struct Definition {
     pub title: String,
     /// When it is shown; absent: from the start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub warmup_at: Option<Timestamp>,
     /// When it opens.
+    #[schema(value_type = String, format = DateTime)]
     pub starts_at: Timestamp,
     /// When it closes.
+    #[schema(value_type = String, format = DateTime)]
     pub ends_at: Timestamp,
     /// Zone of its days.
     #[serde(default = "zone_default")]
     pub zone: String,
     /// Of its money.
+    #[schema(value_type = String)]
     pub currency: Currency,
     /// The most that it may cost, minor units.
     pub budget_minor: i64,
@@ -43,14 +54,17 @@ pub struct Definition {
     pub reminders: Reminders,
     /// What it can give.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<crate::reward::WrittenReward>)]
     pub rewards: Vec<RewardRule>,
     /// When a verdict is found; defaults where absent.
     #[serde(default)]
     pub risk: RiskRules,
     /// Rules of its kind.
+    #[schema(value_type = Object)]
     pub rules: Value,
     /// Prepared in advance: another `rules` that can be switched on while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
     pub plan_b: Option<Value>,
 }
 
@@ -59,7 +73,7 @@ fn zone_default() -> String {
 }
 
 /// Who may take part.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Eligibility {
     /// A telephone number must have been verified.
@@ -75,7 +89,7 @@ pub struct Eligibility {
 }
 
 /// When those who subscribed are reminded.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Reminders {
     /// Seconds before the start, each once: `[604800, 3600]` is about a week and an hour before.
@@ -86,7 +100,7 @@ pub struct Reminders {
 }
 
 /// Thresholds of the verdicts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RiskRules {
     /// Verdicts are written down but change nothing.
@@ -106,7 +120,7 @@ pub struct RiskRules {
 }
 
 /// What a verdict does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RiskAction {
     /// A person decides; rewards wait.

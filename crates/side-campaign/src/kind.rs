@@ -5,17 +5,19 @@ use std::sync::Arc;
 
 use flash_types::Timestamp;
 use flash_types::side::BoxFuture;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use side_books::SideError;
 use side_books::sql::Tx;
+use utoipa::ToSchema;
 
 use crate::definition::Definition;
 use crate::draws::Seed;
 use crate::life::Campaign;
 
 /// Something in a definition that must be mended, or accepted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = CampaignFinding)]
 pub struct Finding {
     /// A word.
     pub code: &'static str,
@@ -26,7 +28,7 @@ pub struct Finding {
 }
 
 /// One line of a worst case: `count` times `each_minor`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WorstLine {
     /// What, for people: `coupon 5.00 to each participant`.
     pub what: String,
@@ -39,7 +41,7 @@ pub struct WorstLine {
 }
 
 /// The most that a campaign can cost by its rules, spelled out. `None` as a total: nothing bounds it but the budget.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WorstCase {
     /// Its parts.
     pub lines: Vec<WorstLine>,
@@ -47,6 +49,31 @@ pub struct WorstCase {
     pub unbounded: Vec<String>,
     /// Sum of the lines, minor units.
     pub total_minor: i64,
+}
+
+impl WorstCase {
+    /// One more line; amounts beyond what an `i64` holds end there, which no budget covers.
+    pub fn add(&mut self, what: impl Into<String>, count: i64, each_minor: i64) {
+        let total_minor = count.saturating_mul(each_minor);
+        self.lines.push(WorstLine {
+            what: what.into(),
+            count,
+            each_minor,
+            total_minor,
+        });
+        self.total_minor = self.total_minor.saturating_add(total_minor);
+    }
+}
+
+impl Finding {
+    /// Something that must be mended.
+    pub fn new(code: &'static str, field: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self {
+            code,
+            field: field.into(),
+            detail: detail.into(),
+        }
+    }
 }
 
 /// What a kind committed to at publish besides the seed: the root of a deck or split.
@@ -60,6 +87,12 @@ pub struct Commitment {
 pub trait CampaignKind: Send + Sync {
     /// `giveaway`, `bargain` …
     fn name(&self) -> &'static str;
+
+    /// Whether no two campaigns of this kind may be open at one time: a second one is not published, unless it begins after
+    /// the first one's end.
+    fn is_single(&self) -> bool {
+        false
+    }
 
     /// Checks `rules` (and `plan_b`, by being called again with it in their place) together with the rest, and finds the
     /// worst case.

@@ -45,6 +45,8 @@ pub(crate) enum Command {
     Config(ConfigCommand),
     /// Plan and run sales through the admin API.
     Sale(SaleCommand),
+    /// Plan and run campaigns through the admin API.
+    Campaign(crate::campaign::CampaignCommand),
     /// Look at webhooks and deliver events again through the admin API (needs the role operator).
     Webhook(WebhookCommand),
 }

@@ -3,6 +3,7 @@
 mod admin_client;
 mod audit;
 mod backup;
+mod campaign;
 mod cli;
 mod config;
 mod demo;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         cli::Command::Rehearse(args) => rehearse::run(&args),
         cli::Command::Config(command) => config::run(&command),
         cli::Command::Sale(command) => sale::run(&command),
+        cli::Command::Campaign(command) => campaign::run(&command),
         cli::Command::Webhook(command) => webhooks::run(&command),
     };
     let (code, line) = match result {

@@ -370,7 +370,7 @@ fn resolve_times(mut definition: Value, file: &Path, now: Timestamp) -> anyhow::
 }
 
 /// `now`, `+10m` and the like as RFC 3339; what is written as a time stays.
-fn resolved(time: &Value, now: Timestamp) -> anyhow::Result<Value> {
+pub(crate) fn resolved(time: &Value, now: Timestamp) -> anyhow::Result<Value> {
     // A bare TOML time arrives as an object with one text.
     let text = time
         .as_str()
