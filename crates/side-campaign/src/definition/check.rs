@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::{Definition, Eligibility, Reminders, RiskRules};
 use crate::kind::Finding;
 use crate::reward::{RewardKind, RewardRule};
+use crate::risk::rules::COMPARED_MAX;
 
 /// Largest amount of money, minor units.
 pub const AMOUNT_MINOR_MAX: i64 = bounds::PRICE_MINOR_MAX;
@@ -211,14 +212,14 @@ fn check_reminders(reminders: &Reminders, found: &mut Findings) {
 
 fn check_risk(risk: &RiskRules, found: &mut Findings) {
     for (field, value, most) in [
-        ("risk.address_burst", risk.address_burst, COUNT_MAX),
+        ("risk.address_burst", risk.address_burst, COMPARED_MAX),
         (
             "risk.address_window_s",
             risk.address_window_s,
             RISK_WINDOW_S_MAX,
         ),
-        ("risk.device_shared", risk.device_shared, COUNT_MAX),
-        ("risk.ring", risk.ring, COUNT_MAX),
+        ("risk.device_shared", risk.device_shared, COMPARED_MAX),
+        ("risk.ring", risk.ring, COMPARED_MAX),
         (
             "risk.refund_after_reward_s",
             risk.refund_after_reward_s,
