@@ -86,7 +86,7 @@ async fn every_tampered_row_is_found() {
     let servers = Databases::start().unwrap();
     for url in servers.urls().unwrap() {
         let shop = shop(&url).await;
-        let campaign = campaign(json!([
+        let campaign = campaign(&json!([
             {"reward": "ten", "title": "t", "type": "coupon", "face_minor": 100, "total": 10},
             {"reward": "cup", "title": "t", "type": "gift", "cost_minor": 50, "stock_units": 2},
         ]));

@@ -74,7 +74,7 @@ pub async fn shop(url: &str) -> Arc<Shop> {
 }
 
 /// `rewards` as in a definition.
-pub fn campaign(rewards: Value) -> Campaign {
+pub fn campaign(rewards: &Value) -> Campaign {
     let definition = json!({
         "campaign_id": CAMPAIGN, "kind": "giveaway", "title": "t", "currency": "CNY",
         "starts_at": "2026-11-01T00:00:00Z", "ends_at": "2026-12-01T00:00:00Z",

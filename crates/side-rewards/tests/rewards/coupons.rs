@@ -25,7 +25,7 @@ async fn a_coupon_is_locked_used_and_let_go_of() {
     let servers = Databases::start().unwrap();
     for url in servers.urls().unwrap() {
         let shop = shop(&url).await;
-        let campaign = campaign(rewards());
+        let campaign = campaign(&rewards());
         fund(&shop, 100_000).await;
         let ten = given(&shop, &campaign, "a", "ten", "u1").await;
         let does = |verb: &str, coupon: &str, body: Value| {
@@ -159,7 +159,7 @@ async fn validity_is_looked_at_when_it_is_used_not_by_the_job() {
     let servers = Databases::start().unwrap();
     for url in servers.urls().unwrap() {
         let shop = shop(&url).await;
-        let campaign = campaign(rewards());
+        let campaign = campaign(&rewards());
         fund(&shop, 300_000).await;
         let does = |verb: &str, coupon: &str, body: Value| {
             let path = format!("/v1/coupons/{{coupon}}/{verb}");
@@ -241,7 +241,7 @@ async fn lists_have_pages_and_filters() {
     let servers = Databases::start().unwrap();
     for url in servers.urls().unwrap() {
         let shop = shop(&url).await;
-        let campaign = campaign(rewards());
+        let campaign = campaign(&rewards());
         fund(&shop, 100_000).await;
         let mut ids = Vec::new();
         for n in 0..5 {

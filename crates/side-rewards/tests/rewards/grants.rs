@@ -35,7 +35,7 @@ async fn what_runs_dry_changes_nothing_and_the_transaction_goes_on() {
     let servers = Databases::start().unwrap();
     for url in servers.urls().unwrap() {
         let shop = shop(&url).await;
-        let campaign = campaign(json!([
+        let campaign = campaign(&json!([
             {"reward": "few", "title": "t", "type": "coupon", "face_minor": 100, "total": 2},
             {"reward": "once", "title": "t", "type": "coupon", "face_minor": 100, "per_buyer": 1},
             {"reward": "none", "title": "t", "type": "coupon", "face_minor": 100, "per_buyer": 0},
@@ -97,7 +97,7 @@ async fn a_total_that_was_raised_is_reached_and_no_further() {
         fund(&shop, 1_000).await;
         let of = |total: i64| {
             campaign(
-                json!([{"reward": "r", "title": "t", "type": "gift", "cost_minor": 1, "stock_units": total}]),
+                &json!([{"reward": "r", "title": "t", "type": "gift", "cost_minor": 1, "stock_units": total}]),
             )
         };
         let mut tx = shop.database.begin().await.unwrap();
@@ -118,7 +118,7 @@ async fn verdicts_make_rewards_wait_and_give_them_or_take_them_back() {
     let servers = Databases::start().unwrap();
     for url in servers.urls().unwrap() {
         let shop = shop(&url).await;
-        let campaign = campaign(json!([
+        let campaign = campaign(&json!([
             {"reward": "ten", "title": "t", "type": "coupon", "face_minor": 100, "total": 10, "per_buyer": 3},
             {"reward": "cup", "title": "t", "type": "gift", "cost_minor": 50, "stock_units": 2},
         ]));
@@ -216,7 +216,7 @@ async fn a_batch_gives_to_all_or_to_none() {
     let servers = Databases::start().unwrap();
     for url in servers.urls().unwrap() {
         let shop = shop(&url).await;
-        let campaign = campaign(json!([
+        let campaign = campaign(&json!([
             {"reward": "r", "title": "t", "type": "coupon", "face_minor": 10, "total": 5, "per_buyer": 1},
             {"reward": "dear", "title": "t", "type": "coupon", "face_minor": 40},
         ]));

@@ -1,4 +1,5 @@
 //! Rewards on both databases.
+#![allow(clippy::unwrap_used, reason = "the helpers of a test fail like a test")]
 
 mod audit;
 mod common;
@@ -7,3 +8,4 @@ mod grants;
 mod history;
 mod prizes;
 mod races;
+mod tables;

@@ -27,7 +27,7 @@ async fn a_prize_is_claimed_shipped_and_received() {
     let servers = Databases::start().unwrap();
     for url in servers.urls().unwrap() {
         let shop = shop(&url).await;
-        let campaign = campaign(json!([
+        let campaign = campaign(&json!([
             {"reward": "cup", "title": "A cup", "type": "gift", "cost_minor": 500, "stock_units": 3},
         ]));
         fund(&shop, 10_000).await;
@@ -132,7 +132,7 @@ async fn unclaimed_and_withdrawn_prizes_go_back() {
     let servers = Databases::start().unwrap();
     for url in servers.urls().unwrap() {
         let shop = shop(&url).await;
-        let campaign = campaign(json!([
+        let campaign = campaign(&json!([
             {"reward": "cup", "title": "A cup", "type": "gift", "cost_minor": 500, "stock_units": 3},
         ]));
         fund(&shop, 1_500).await;

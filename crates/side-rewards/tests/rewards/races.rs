@@ -34,8 +34,11 @@ async fn granted(shop: &Shop, campaign: &Campaign, source: &str, to: &str) -> Gr
     }
 }
 
+/// Which source a grant of a worker has.
+type Source = fn(usize) -> String;
+
 /// 64 workers, two grants each; how many were given.
-async fn rush(shop: &Arc<Shop>, campaign: &Campaign, source: fn(usize) -> String) -> usize {
+async fn rush(shop: &Arc<Shop>, campaign: &Campaign, source: Source) -> usize {
     let mut workers = Vec::new();
     for worker in 0..64 {
         let (shop, campaign) = (shop.clone(), campaign.clone());
@@ -62,7 +65,7 @@ async fn a_rush_gets_what_there_is_and_no_more() {
     let own = |number: usize| format!("s{number}");
     // Budget for 80 of 100; 70 of a budget for 80; 5 for each of 8 buyers; 16 sources, each asked for 8 times.
     let shared = |number: usize| format!("s{}", number % 16);
-    let cases: [(_, i64, fn(usize) -> String, usize, i64); 4] = [
+    let cases: [(_, i64, Source, usize, i64); 4] = [
         (json!({"total": 100}), 800, own, 80, 80),
         (json!({"total": 70}), 800, own, 70, 70),
         (json!({"per_buyer": 5}), 8_000, own, 40, 40),
@@ -75,7 +78,7 @@ async fn a_rush_gets_what_there_is_and_no_more() {
                 json!({"reward": "r", "title": "t", "type": "coupon", "face_minor": 10});
             let members = bounds.as_object().unwrap().clone();
             reward.as_object_mut().unwrap().extend(members);
-            let campaign = campaign(json!([reward]));
+            let campaign = campaign(&json!([reward]));
             fund(&shop, budget).await;
             assert_eq!(rush(&shop, &campaign, source).await, told, "{url} {bounds}");
             let coupons = number(&shop, "SELECT CAST(COUNT(*) AS BIGINT) AS n FROM coupon").await;
@@ -92,7 +95,7 @@ async fn of_a_hundred_orders_one_gets_the_coupon() {
     for url in servers.urls().unwrap() {
         let shop = shop(&url).await;
         let campaign =
-            campaign(json!([{"reward": "r", "title": "t", "type": "coupon", "face_minor": 10}]));
+            campaign(&json!([{"reward": "r", "title": "t", "type": "coupon", "face_minor": 10}]));
         fund(&shop, 1_000).await;
         for verb in ["lock", "use", "both"] {
             let coupon = given(&shop, &campaign, verb, "r", "u1").await;
@@ -129,7 +132,7 @@ async fn used_or_taken_back_but_not_both() {
     for url in servers.urls().unwrap() {
         let shop = shop(&url).await;
         let campaign =
-            campaign(json!([{"reward": "r", "title": "t", "type": "coupon", "face_minor": 10}]));
+            campaign(&json!([{"reward": "r", "title": "t", "type": "coupon", "face_minor": 10}]));
         fund(&shop, 1_000).await;
         for round in 0..20 {
             let coupon = given(&shop, &campaign, &format!("s{round}"), "r", "u1").await;
