@@ -11,9 +11,9 @@ use crate::common::{DAY_MS, NOW, buyer, call, campaign, fund, proved, shop, stan
 
 const FACE: i64 = 700;
 const THRESHOLD: i64 = 500;
-const CAP: i64 = 5_000;
-const TOTAL: usize = 9;
-const PER_BUYER: usize = 4;
+const CAP: i64 = 3_500;
+const TOTAL: usize = 7;
+const PER_BUYER: usize = 3;
 const TERM: i64 = DAY_MS;
 const LOCK: i64 = 30 * 60 * 1_000;
 
@@ -137,7 +137,7 @@ async fn history(url: &str, seed: u64) -> BTreeSet<String> {
     let mut random = Random(seed);
     let mut told: BTreeMap<usize, Told> = BTreeMap::new();
     let mut now = NOW.0;
-    for turn in 0..250 {
+    for turn in 0..300 {
         let why = format!("{url} seed {seed} turn {turn}");
         now += [0, 0, 0, 1_000, 60_000, LOCK / 3, LOCK, TERM / 8][random.below(8)];
         let at = Timestamp(now);
