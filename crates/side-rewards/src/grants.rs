@@ -1,10 +1,36 @@
 //! Grants: a reward given to a buyer, unique per source, its cost held in the budget until it is given.
-// Pending (held) -> Given (posted when used or shipped) | Voided. Waiting for a verdict is Pending.
+//!
+//! Owns: `reward_grant` and its caches `reward_stock` and `reward_per_buyer`. Makes coupons and prizes, takes them back.
+//! Invariant: a grant that is not revoked counts once in both caches; its cost is held until its coupon is used or its prize
+//! shipped (then posted), or until it is gone (then voided).
+// Waiting | Given -> Revoked; Waiting -> Given. Nothing leaves Revoked.
+//
+// Order of rows in every transaction: coupon or prize, grant, budget, stock, per buyer. What is counted is counted by one
+// conditional statement, never looked at first.
 
-use flash_types::{BuyerId, Timestamp};
-use side_books::SideError;
-use side_books::sql::Tx;
-use side_campaign::life::Campaign;
+mod batch;
+mod give;
+mod queries;
+mod service;
+mod take_back;
+
+pub use batch::{Batch, BatchRefusal, grant_all};
+pub use give::{grant, release};
+pub(crate) use queries::hold_key;
+pub use service::BUYERS_MAX;
+pub(crate) use take_back::{Back, close_grant, give_back};
+pub use take_back::{Revoked, on_verdict, revoke, revoke_given};
+
+use std::sync::Arc;
+
+use flash_types::BuyerId;
+use flash_types::side::SideService;
+use side_campaign::shop::Shop;
+
+/// Its endpoints.
+pub fn services(shop: &Arc<Shop>) -> Vec<Arc<dyn SideService>> {
+    vec![Arc::new(service::Grants::new(shop.clone()))]
+}
 
 /// A reward to be given.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,7 +41,7 @@ pub struct Grant<'a> {
     pub reward: &'a str,
     /// To whom.
     pub buyer: BuyerId,
-    /// A verdict makes it wait, or denies it.
+    /// A verdict makes it wait (`REVIEW`), or denies it (`DENY`).
     pub verdict: Option<&'a str>,
 }
 
@@ -29,33 +55,60 @@ pub enum Granted {
     },
     /// It waits for a person.
     Waiting,
-    /// The budget, or what there was of this reward, is gone: nothing was changed.
+    /// The budget, or what there was of this reward, or what one buyer may have of it, is gone: nothing was changed, the
+    /// transaction may go on.
     RunDry,
+    /// A verdict denies it, or it was taken back before: nothing was changed, the transaction may go on.
+    Denied,
 }
 
-/// Gives a reward.
-///
-/// # Errors
-/// The database's; a reward that the definition does not name is `Broken`.
-pub async fn grant(
-    _tx: &mut Tx,
-    _campaign: &Campaign,
-    _grant: &Grant<'_>,
-    _now: Timestamp,
-) -> Result<Granted, SideError> {
-    Ok(Granted::RunDry)
+/// What ran dry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dry {
+    /// The campaign's budget.
+    Budget,
+    /// All of this reward are given.
+    Stock,
+    /// This buyer has as many as one may have.
+    PerBuyer,
 }
 
-/// Takes back everything that was given for a source, as far as it was not used.
-///
-/// # Errors
-/// The database's.
-pub async fn revoke(
-    _tx: &mut Tx,
-    _campaign: &str,
-    _source: &str,
-    _reason: &str,
-    _now: Timestamp,
-) -> Result<(), SideError> {
-    Ok(())
+/// What a verdict means for a reward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ruling {
+    Give,
+    Wait,
+    Deny,
+}
+
+impl Ruling {
+    /// A verdict that is not known makes it wait: a person looks.
+    fn of(verdict: Option<&str>) -> Self {
+        match verdict {
+            None => Self::Give,
+            Some(word) if word.eq_ignore_ascii_case("allow") => Self::Give,
+            Some(word) if word.eq_ignore_ascii_case("deny") => Self::Deny,
+            Some(_) => Self::Wait,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verdicts_that_are_not_known_make_rewards_wait() {
+        for (verdict, ruling) in [
+            (None, Ruling::Give),
+            (Some("ALLOW"), Ruling::Give),
+            (Some("REVIEW"), Ruling::Wait),
+            (Some("review"), Ruling::Wait),
+            (Some("DENY"), Ruling::Deny),
+            (Some("deny"), Ruling::Deny),
+            (Some("else"), Ruling::Wait),
+        ] {
+            assert_eq!(Ruling::of(verdict), ruling, "{verdict:?}");
+        }
+    }
 }

@@ -1,9 +1,11 @@
 //! What campaigns give: grants that hold budget and are unique per source ([`grants`]), coupons ([`coupons`]), prizes with
 //! stock that are claimed and shipped ([`prizes`]); and the plainest campaign there is, the giveaway ([`giveaway`]).
 
+pub mod audit;
 pub mod coupons;
 pub mod giveaway;
 pub mod grants;
+mod input;
 pub mod prizes;
 
 use std::sync::Arc;
@@ -28,6 +30,7 @@ pub const MIGRATIONS: &[Migration] = &[
 /// Everything that answers requests.
 pub fn services(shop: &Arc<Shop>) -> Vec<Arc<dyn SideService>> {
     let services = [
+        grants::services(shop),
         coupons::services(shop),
         prizes::services(shop),
         giveaway::services(shop),
