@@ -6,11 +6,15 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::hmac;
+
+use crate::command::hex;
 
 /// The key. All nodes of a shop need the same one.
 #[derive(Clone)]
 pub struct Sealer {
     key: std::sync::Arc<LessSafeKey>,
+    hash_key: hmac::Key,
 }
 
 impl std::fmt::Debug for Sealer {
@@ -33,9 +37,26 @@ impl Sealer {
     /// Never: 32 bytes are what the algorithm takes.
     pub fn new(secret: &[u8; 32]) -> Self {
         let key = UnboundKey::new(&CHACHA20_POLY1305, secret).expect("32 bytes are a key");
+        let secret = hmac::Key::new(hmac::HMAC_SHA256, secret);
+        let derived = hmac::sign(&secret, b"stampede|keyed hash|1");
         Self {
             key: std::sync::Arc::new(LessSafeKey::new(key)),
+            hash_key: hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref()),
         }
+    }
+
+    /// A hash (HMAC-SHA256, hexadecimal) by which equal texts of one context are known again, but which nobody without the
+    /// key can make: for what is too short to be hidden by a plain hash, such as codes and telephone numbers.
+    pub fn keyed_hash(&self, context: &str, text: &str) -> String {
+        hex(hmac::sign(&self.hash_key, &hashed(context, text)).as_ref())
+    }
+
+    /// Whether a hash is that of the text; takes as long whatever differs.
+    pub fn is_keyed_hash(&self, context: &str, text: &str, hash: &str) -> bool {
+        // What is compared is a new hash of both, so that where they differ tells nothing of either.
+        let ours = self.keyed_hash(context, text);
+        let tag = hmac::sign(&self.hash_key, ours.as_bytes());
+        hmac::verify(&self.hash_key, hash.as_bytes(), tag.as_ref()).is_ok()
     }
 
     /// Seals a text for a context such as `prize|p1|address`; gives base64.
@@ -76,9 +97,31 @@ impl Sealer {
     }
 }
 
+/// The length in front keeps `a` + `bc` from being `ab` + `c`.
+fn hashed(context: &str, text: &str) -> Vec<u8> {
+    format!("{}|{context}|{text}", context.len()).into_bytes()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keyed_hashes_depend_on_key_context_and_text() {
+        let sealer = Sealer::new(&[7; 32]);
+        let hash = sealer.keyed_hash("phone", "+8613800138000");
+        assert_eq!(hash, sealer.keyed_hash("phone", "+8613800138000"));
+        assert_eq!(hash.len(), 64);
+        assert!(sealer.is_keyed_hash("phone", "+8613800138000", &hash));
+        for (sealer, context, text) in [
+            (&sealer, "phone", "+8613800138001"),
+            (&sealer, "phon", "e+8613800138000"),
+            (&Sealer::new(&[8; 32]), "phone", "+8613800138000"),
+        ] {
+            assert_ne!(hash, sealer.keyed_hash(context, text));
+            assert!(!sealer.is_keyed_hash(context, text, &hash));
+        }
+    }
 
     #[test]
     fn sealed_texts_open_only_with_their_key_and_context() {
