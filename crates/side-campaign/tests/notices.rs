@@ -1,0 +1,13 @@
+//! Notices on both databases.
+
+#[path = "notices/world.rs"]
+mod world;
+
+#[path = "notices/outbox.rs"]
+mod outbox;
+#[path = "notices/reminders.rs"]
+mod reminders;
+#[path = "notices/tracking.rs"]
+mod tracking;
+#[path = "notices/verification.rs"]
+mod verification;
