@@ -1,5 +1,7 @@
 //! Notices on both databases.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+
 #[path = "notices/world.rs"]
 mod world;
 
