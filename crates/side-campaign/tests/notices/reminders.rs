@@ -100,6 +100,16 @@ async fn of_a_sale(world: &World) {
         "{}",
         world.url
     );
+    // The first to ask at all comes too late for the first one.
+    world.desk.plan("s3", after(5 * HOUR), SaleState::Published);
+    let late = after(5 * HOUR - 1_800);
+    let asked = call(world, "POST", path, "s3", "b5", late).await.unwrap();
+    let left = json!([after(5 * HOUR - 600).text().as_str()]);
+    assert_eq!(read(&asked)["remind_at"], left);
+    world.run(late).await;
+    assert!(world.taken().is_empty(), "{}", world.url);
+    world.run(after(5 * HOUR - 600)).await;
+    assert_eq!(world.taken(), ["reminder b5"]);
     for (state, now, expected) in [
         (SaleState::Published, after(2 * HOUR), "state_conflict"),
         (SaleState::Open, after(2 * HOUR - 1), "state_conflict"),

@@ -62,7 +62,9 @@ async fn figures_by_hand(world: &World) {
         world.send(&to_buyer(key, kind, who, T0), T0).await;
     }
     world.run(T0).await;
-    let first = world.channel.taken.lock()[0].id.clone();
+    let taken = world.channel.taken.lock().clone();
+    let first = taken.iter().find(|notice| notice.to == "b1").unwrap();
+    let first = first.id.clone();
     *world.channel.mode.lock() = Mode::Refuse;
     world
         .send(&to_buyer("k6", "order_care", "b6", T0), T0)
