@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
-pub use deliver::{Timeouts, system_tls, tls_with};
+pub use deliver::{Deliverer, Failed, Timeouts, system_tls, tls_with};
 pub use event::{EventSource, OutEvent};
 pub use file::{DeadLetter, FileError};
 pub use schedule::{Counts, Limits, Parked};
@@ -32,7 +32,6 @@ pub use signature::signature;
 pub use sink::{Now, Progress};
 pub use target::Target;
 
-use deliver::Deliverer;
 use file::OutboxFile;
 use sink::{Parts, Redeliver};
 

@@ -10,6 +10,8 @@ mod demo;
 mod event_source;
 mod keys;
 mod logs;
+#[allow(dead_code, reason = "wired where the campaigns are")]
+mod notifier;
 mod rehearsal;
 mod rehearse;
 mod report;
