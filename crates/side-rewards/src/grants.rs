@@ -13,6 +13,7 @@ mod give;
 mod queries;
 mod service;
 mod take_back;
+mod verdicts;
 
 pub use batch::{Batch, BatchRefusal, grant_all};
 pub use give::{grant, release};
@@ -20,6 +21,8 @@ pub(crate) use queries::hold_key;
 pub use service::BUYERS_MAX;
 pub(crate) use take_back::{Back, close_grant, give_back};
 pub use take_back::{Revoked, on_verdict, revoke, revoke_given};
+
+pub use verdicts::Verdicts;
 
 use std::sync::Arc;
 
@@ -58,7 +61,7 @@ pub enum Granted {
     /// The budget, or what there was of this reward, or what one buyer may have of it, is gone: nothing was changed, the
     /// transaction may go on.
     RunDry,
-    /// A verdict denies it, or it was taken back before: nothing was changed, the transaction may go on.
+    /// A verdict denies it, or it was taken back before. It is noted, so that a person who allows it can have it given.
     Denied,
 }
 

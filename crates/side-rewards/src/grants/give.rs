@@ -9,6 +9,7 @@ use side_campaign::life::Campaign;
 use side_campaign::reward::{RewardKind, RewardRule};
 
 use super::queries::{self, Stored, hold_key};
+use super::verdicts::BY_VERDICT;
 use super::{Dry, Grant, Granted, Ruling};
 use crate::coupons::Issue;
 use crate::{coupons, prizes};
@@ -76,7 +77,10 @@ pub async fn grant(
     })?;
     if Ruling::of(grant.verdict) == Ruling::Deny {
         let before = given_before(tx, &campaign.id, grant).await?;
-        return Ok(before.unwrap_or(Granted::Denied));
+        return match before {
+            Some(before) => Ok(before),
+            None => deny(tx, &campaign.id, &snapshot, grant, now).await,
+        };
     }
     tx.execute(query(queries::SAVE)).await?;
     let given = give(tx, &campaign.id, &snapshot, grant, now).await?;
@@ -85,6 +89,40 @@ pub async fn grant(
     }
     tx.execute(query(queries::FORGET)).await?;
     Ok(given.unwrap_or(Granted::RunDry))
+}
+
+/// Notes what would have been given: without cost, revoked from the beginning.
+async fn deny(
+    tx: &mut Tx,
+    campaign: &str,
+    snapshot: &Snapshot,
+    grant: &Grant<'_>,
+    now: Timestamp,
+) -> Result<Granted, SideError> {
+    let insert = query(queries::INSERT)
+        .bind(id::fresh("gr", now))
+        .bind(campaign.to_owned())
+        .bind(grant.source.to_owned())
+        .bind(grant.reward.to_owned())
+        .bind(grant.buyer.as_str().to_owned())
+        .bind(snapshot.kind())
+        .bind("REVOKED")
+        .bind(0i64)
+        .bind(None::<String>)
+        .bind(grant.verdict.map(str::to_owned))
+        .bind(snapshot.text()?)
+        .bind(now.0);
+    // The same source at this moment: its fate is that of the other.
+    if tx.execute(insert).await? == 1 {
+        let close = query(queries::CLOSE_DENIED)
+            .bind(format!("{BY_VERDICT} denied when it was due"))
+            .bind(now.0)
+            .bind(campaign.to_owned())
+            .bind(grant.source.to_owned())
+            .bind(grant.reward.to_owned());
+        tx.execute(close).await?;
+    }
+    Ok(Granted::Denied)
 }
 
 /// Gives what waited for a person: the coupon or prize is made now. Given already, it is told again.

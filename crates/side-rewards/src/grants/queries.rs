@@ -30,6 +30,10 @@ pub(super) const BY_SOURCE: &str = "SELECT * FROM reward_grant \
 pub(super) const BY_BUYER: &str = "SELECT * FROM reward_grant \
      WHERE campaign = $1 AND buyer = $2 AND state <> 'REVOKED' ORDER BY id";
 
+/// In: campaign, buyer, most. Out: id and reward of grants that a verdict took back or never let be given.
+pub(super) const TAKEN_BY_VERDICT: &str = "SELECT id, reward FROM reward_grant \
+     WHERE campaign = $1 AND buyer = $2 AND state = 'REVOKED' AND reason LIKE 'verdict:%' ORDER BY id LIMIT $3";
+
 /// In: coupon or prize, grant. The grant has its id.
 pub(super) const GIVE: &str = "UPDATE reward_grant SET given_id = $1 WHERE id = $2";
 
@@ -40,6 +44,10 @@ pub(super) const RELEASE: &str =
 /// In: reason, now, grant, the state that it is in.
 pub(super) const CLOSE: &str = "UPDATE reward_grant SET state = 'REVOKED', reason = $1, closed_at_ms = $2 \
      WHERE id = $3 AND state = $4";
+
+/// In: reason, now, campaign, source, reward. Completes a grant that was denied when it was due.
+pub(super) const CLOSE_DENIED: &str = "UPDATE reward_grant SET reason = $1, closed_at_ms = $2 \
+     WHERE campaign = $3 AND source = $4 AND reward = $5 AND state = 'REVOKED' AND closed_at_ms IS NULL";
 
 /// In: how many more, campaign, reward. Touches the row where so many are left.
 pub(super) const TAKE: &str = "UPDATE reward_stock SET given = given + $1 \

@@ -82,10 +82,10 @@ pub(super) struct Notices;
 
 /// In: campaign, from, until. Out: notices sent that day by kind.
 const SENT: &str = "SELECT kind AS name, COUNT(*) AS number FROM notice \
-     WHERE campaign = $1 AND sent_at_ms >= $2 AND sent_at_ms < $3 GROUP BY kind";
+     WHERE subject = 'campaign:' || $1 AND sent_at_ms >= $2 AND sent_at_ms < $3 GROUP BY kind";
 /// In: campaign, from, until. Out: notices opened that day by kind.
 const OPENED: &str = "SELECT kind AS name, COUNT(*) AS number FROM notice \
-     WHERE campaign = $1 AND opened_at_ms >= $2 AND opened_at_ms < $3 GROUP BY kind";
+     WHERE subject = 'campaign:' || $1 AND opened_at_ms >= $2 AND opened_at_ms < $3 GROUP BY kind";
 
 impl Figures for Notices {
     fn name(&self) -> &'static str {
@@ -122,7 +122,7 @@ const JUDGED: &str = "SELECT \
      CAST((SELECT COUNT(*) FROM refusal WHERE campaign = $1 AND at_ms >= $2 AND at_ms < $3) AS BIGINT) AS refused, \
      CAST((SELECT COUNT(*) FROM risk_verdict WHERE campaign = $1 AND found_at_ms >= $2 AND found_at_ms < $3) AS BIGINT) \
        AS verdicts, \
-     CAST((SELECT COUNT(*) FROM notice WHERE campaign = $1 AND state = 'GIVEN_UP' AND due_at_ms >= $2 AND due_at_ms < $3) \
+     CAST((SELECT COUNT(*) FROM notice WHERE subject = 'campaign:' || $1 AND state = 'GIVEN_UP' AND due_at_ms >= $2 AND due_at_ms < $3) \
        AS BIGINT) AS notices_given_up";
 
 impl Figures for Anomalies {
