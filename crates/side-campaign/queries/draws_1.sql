@@ -1,5 +1,4 @@
--- Draws and what proves them. Facts all of them, never changed; but draw_stream, a counter, and proof_seed.seed, which is
--- filled once.
+-- Draws and what proves them beside rules and seed. Facts all of them, never changed, but draw_stream, a counter.
 CREATE TABLE draw_stream (
   campaign TEXT NOT NULL,
   stream TEXT NOT NULL,
@@ -22,25 +21,6 @@ CREATE TABLE draw (
   CHECK (low <= value AND value <= high)
 );
 CREATE INDEX draw_by_subject ON draw (campaign, subject);
-
--- Rules as they were published: canonical JSON and its SHA-256.
-CREATE TABLE proof_version (
-  campaign TEXT NOT NULL,
-  version BIGINT NOT NULL,
-  definition TEXT NOT NULL,
-  hash TEXT NOT NULL,
-  at_ms BIGINT NOT NULL,
-  PRIMARY KEY (campaign, version)
-);
-
--- seed is NULL until the campaign is settled.
-CREATE TABLE proof_seed (
-  campaign TEXT PRIMARY KEY,
-  commitment TEXT NOT NULL,
-  committed_at_ms BIGINT NOT NULL,
-  seed TEXT,
-  revealed_at_ms BIGINT
-);
 
 -- Roots of ordered lists: of a deck at publish, of participants at the end.
 CREATE TABLE proof_root (

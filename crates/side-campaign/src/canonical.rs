@@ -1,7 +1,7 @@
 //! The one spelling of a JSON value, so that its hash means the value and not how somebody wrote it.
 //!
-//! Members sorted by the bytes of their names, no spaces, UTF-8, strings escaped as `serde_json` does (only what must be),
-//! integers in digits.
+//! RFC 8785 for values whose numbers are whole: members sorted by their names (as UTF-16), no spaces, UTF-8, the shortest
+//! escapes, digits.
 
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -37,7 +37,7 @@ fn write(value: &Value, out: &mut String) {
         Value::Object(members) => {
             // Sorted here: whether a map keeps its order is a switch that any crate of a build may throw.
             let mut names: Vec<&String> = members.keys().collect();
-            names.sort_unstable();
+            names.sort_unstable_by(|one, other| one.encode_utf16().cmp(other.encode_utf16()));
             out.push('{');
             for (index, name) in names.into_iter().enumerate() {
                 if index > 0 {

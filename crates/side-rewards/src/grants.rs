@@ -31,6 +31,8 @@ pub enum Granted {
     Waiting,
     /// The budget, or what there was of this reward, is gone: nothing was changed.
     RunDry,
+    /// A verdict denies it: nothing was changed.
+    Denied,
 }
 
 /// Gives a reward.

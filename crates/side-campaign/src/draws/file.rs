@@ -24,8 +24,10 @@ pub struct ProofFile {
     pub versions: Vec<ProofVersion>,
     /// SHA-256 of the seed, published before the start.
     pub commitment: String,
-    /// Unix ms.
-    pub committed_at_ms: i64,
+    /// When it was published, Unix ms.
+    pub published_at_ms: i64,
+    /// What the kind committed to besides: one of `roots`.
+    pub root: Option<String>,
     /// The seed, hexadecimal; null before the end.
     pub seed: Option<String>,
     /// Roots of lists of tickets.
@@ -48,7 +50,7 @@ pub struct ProofVersion {
     pub version: i64,
     /// Unix ms.
     pub at_ms: i64,
-    /// The whole definition.
+    /// The definition as it is shown to everybody; what is not shown is committed to by `private_hash`.
     #[schema(value_type = Object)]
     pub definition: Value,
     /// SHA-256 of its canonical JSON.
@@ -113,6 +115,7 @@ impl ProofFile {
         let is_same = self.campaign == next.campaign
             && self.commitment == next.commitment
             && self.seed == next.seed
+            && self.root == next.root
             && self.roots == next.roots;
         if !is_same {
             return Err("the campaign went on between two pages: fetch it again");

@@ -91,8 +91,9 @@ pub async fn page(
         campaign: id.to_owned(),
         kind: campaign.definition.kind.clone(),
         versions: Vec::new(),
-        commitment: row.text("commitment")?,
-        committed_at_ms: row.int("committed_at_ms")?,
+        commitment: row.text("seed_hash")?,
+        published_at_ms: row.int_or_null("published_at_ms")?.unwrap_or(0),
+        root: row.text_or_null("root")?,
         seed: row.text_or_null("seed")?,
         roots: roots(reads, id).await?,
         tickets: Vec::new(),
@@ -203,11 +204,28 @@ async fn versions(reads: &mut impl Reads, campaign: &str) -> Result<Vec<ProofVer
         Ok(ProofVersion {
             version: row.int("version")?,
             at_ms: row.int("at_ms")?,
-            definition: json(&row.text("definition")?)?,
-            hash: row.text("hash")?,
+            definition: shown(json(&row.text("definition")?)?, &row.text("private_hash")?),
+            hash: row.text("rules_hash")?,
         })
     };
     Ok(rows.iter().map(version).collect::<Result<_, SqlError>>()?)
+}
+
+/// A definition without what is nobody's business: the hash of that stands for it. The same as the life of campaigns hashes.
+fn shown(mut definition: Value, private_hash: &str) -> Value {
+    if let Some(members) = definition.as_object_mut() {
+        for name in ["budget_minor", "risk", "plan_b"] {
+            members.remove(name);
+        }
+        members.insert("private_hash".to_owned(), private_hash.into());
+    }
+    let rewards = definition.get_mut("rewards").and_then(Value::as_array_mut);
+    for reward in rewards.into_iter().flatten() {
+        if let Some(reward) = reward.as_object_mut() {
+            reward.remove("cost_minor");
+        }
+    }
+    definition
 }
 
 async fn roots(reads: &mut impl Reads, campaign: &str) -> Result<Vec<ProofRoot>, SideError> {

@@ -9,29 +9,12 @@ pub(super) const NEXT: &str = "INSERT INTO draw_stream (campaign, stream, next_s
 pub(super) const RECORD: &str = "INSERT INTO draw (campaign, stream, sequence, subject, low, high, value, at_ms, detail) \
      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 
-/// In: campaign, version, canonical definition, hash, time. A version that is there stays.
-pub(super) const FREEZE: &str = "INSERT INTO proof_version (campaign, version, definition, hash, at_ms) VALUES ($1, $2, $3, $4, $5) \
-     ON CONFLICT DO NOTHING";
+/// In: campaign. Out: `seed_hash`, `seed` (NULL until it is revealed), `root`, `published_at_ms`.
+pub(super) const SEED: &str = "SELECT seed_hash, seed, root, published_at_ms FROM campaign WHERE id = $1 AND seed_hash IS NOT NULL";
 
-/// In: campaign, version. Out: `hash`.
-pub(super) const VERSION_HASH: &str =
-    "SELECT hash FROM proof_version WHERE campaign = $1 AND version = $2";
-
-/// In: campaign. Out: `version`, `definition`, `hash`, `at_ms`, the first first.
-pub(super) const VERSIONS: &str = "SELECT version, definition, hash, at_ms FROM proof_version WHERE campaign = $1 \
-     ORDER BY version LIMIT 1000";
-
-/// In: campaign, commitment, time.
-pub(super) const COMMIT: &str = "INSERT INTO proof_seed (campaign, commitment, committed_at_ms) VALUES ($1, $2, $3) \
-     ON CONFLICT DO NOTHING";
-
-/// In: campaign. Out: `commitment`, `committed_at_ms`, `seed`, `revealed_at_ms`.
-pub(super) const SEED: &str =
-    "SELECT commitment, committed_at_ms, seed, revealed_at_ms FROM proof_seed WHERE campaign = $1";
-
-/// In: seed, time, campaign, commitment. Touches no row where it was revealed before.
-pub(super) const REVEAL: &str = "UPDATE proof_seed SET seed = $1, revealed_at_ms = $2 \
-     WHERE campaign = $3 AND commitment = $4 AND seed IS NULL";
+/// In: campaign. Out: `version`, `definition`, `rules_hash`, `private_hash`, `at_ms`, the first first.
+pub(super) const VERSIONS: &str = "SELECT version, definition, rules_hash, private_hash, at_ms FROM campaign_version \
+     WHERE campaign = $1 ORDER BY version LIMIT 1000";
 
 /// In: campaign, list, root, time.
 pub(super) const PUBLISH_ROOT: &str = "INSERT INTO proof_root (campaign, list, root, at_ms) VALUES ($1, $2, $3, $4) \

@@ -3,12 +3,10 @@
 use flash_types::Timestamp;
 use serde_json::Value;
 use side_books::SideError;
-use side_books::command::hex;
-use side_books::sql::{Get as _, Reads, SqlError, Tx, query};
+use side_books::sql::{Get as _, Reads as _, SqlError, Tx, query};
 
-use super::{Seed, commitment, queries};
+use super::queries;
 use crate::canonical;
-use crate::definition::Definition;
 
 /// A draw that was made, and what was concluded from it.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,111 +66,6 @@ pub async fn record(tx: &mut Tx, record: &Record<'_>, now: Timestamp) -> Result<
         .bind(canonical::text(record.detail));
     tx.execute(insert).await?;
     Ok(())
-}
-
-/// Publishes a version of the rules; gives its hash. The same again changes nothing.
-///
-/// # Errors
-/// `Broken` where that version says something else; the database's.
-///
-/// # Cancel safety
-/// The transaction is rolled back.
-pub async fn freeze(
-    tx: &mut Tx,
-    campaign: &str,
-    version: i64,
-    definition: &Definition,
-    now: Timestamp,
-) -> Result<String, SideError> {
-    let value = serde_json::to_value(definition)
-        .map_err(|error| SqlError::Broken(format!("a definition is no JSON: {error}")))?;
-    let hash = canonical::hash(&value);
-    let insert = query(queries::FREEZE)
-        .bind(campaign.to_owned())
-        .bind(version)
-        .bind(canonical::text(&value))
-        .bind(hash.clone())
-        .bind(now.0);
-    if tx.execute(insert).await? == 0 {
-        let select = query(queries::VERSION_HASH)
-            .bind(campaign.to_owned())
-            .bind(version);
-        let row = tx.row(select).await?.ok_or(SqlError::Conflict)?;
-        if row.text("hash")? != hash {
-            return Err(broken(campaign, "published this version with other rules"));
-        }
-    }
-    Ok(hash)
-}
-
-/// Publishes the commitment to a seed; gives it. The same again changes nothing.
-///
-/// # Errors
-/// `Broken` where the campaign is committed to another seed; the database's.
-///
-/// # Cancel safety
-/// The transaction is rolled back.
-pub async fn commit(
-    tx: &mut Tx,
-    campaign: &str,
-    seed: &Seed,
-    now: Timestamp,
-) -> Result<String, SideError> {
-    let commitment = commitment(seed);
-    let insert = query(queries::COMMIT)
-        .bind(campaign.to_owned())
-        .bind(commitment.clone())
-        .bind(now.0);
-    if tx.execute(insert).await? == 0 {
-        let select = query(queries::SEED).bind(campaign.to_owned());
-        let row = tx.row(select).await?.ok_or(SqlError::Conflict)?;
-        if row.text("commitment")? != commitment {
-            return Err(broken(campaign, "is committed to another seed"));
-        }
-    }
-    Ok(commitment)
-}
-
-/// Reveals the seed, in the transaction that settles the campaign. Once; again changes nothing.
-///
-/// # Errors
-/// `Broken` where it is not the seed that was committed to; the database's.
-///
-/// # Cancel safety
-/// The transaction is rolled back.
-pub async fn reveal(
-    tx: &mut Tx,
-    campaign: &str,
-    seed: &Seed,
-    now: Timestamp,
-) -> Result<(), SideError> {
-    let update = query(queries::REVEAL)
-        .bind(hex(&seed.0))
-        .bind(now.0)
-        .bind(campaign.to_owned())
-        .bind(commitment(seed));
-    if tx.execute(update).await? == 1 || is_revealed(tx, campaign).await? {
-        Ok(())
-    } else {
-        Err(broken(campaign, "is not committed to this seed"))
-    }
-}
-
-/// Whether the seed was revealed.
-///
-/// # Errors
-/// The database's.
-///
-/// # Cancel safety
-/// A read.
-pub async fn is_revealed(reads: &mut impl Reads, campaign: &str) -> Result<bool, SideError> {
-    let row = reads
-        .row(query(queries::SEED).bind(campaign.to_owned()))
-        .await?;
-    match row {
-        Some(row) => Ok(row.text_or_null("seed")?.is_some()),
-        None => Ok(false),
-    }
 }
 
 /// Publishes the root of an ordered list. The same again changes nothing.

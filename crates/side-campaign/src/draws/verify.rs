@@ -146,6 +146,11 @@ fn check_roots(file: &ProofFile, seed: &[u8; 32], found: &mut Vec<Mismatch>) {
             found.push(Mismatch::new(place, "does not follow from the tickets"));
         }
     }
+    let is_among = |root: &String| file.roots.iter().any(|published| published.root == *root);
+    if file.root.as_ref().is_some_and(|root| !is_among(root)) {
+        let what = "what was committed to at publish is the root of no list";
+        found.push(Mismatch::new("root", what));
+    }
     for list in lists.keys() {
         let place = format!("root {list}");
         found.push(Mismatch::new(place, "was never published"));
