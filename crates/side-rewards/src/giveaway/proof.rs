@@ -7,7 +7,7 @@ use serde::Deserialize;
 use side_campaign::draws::file::{ProofDraw, ProofFile};
 use side_campaign::draws::{Mismatch, VerifyKind};
 
-use super::{GiveawayRules, LIST};
+use super::{GiveawayRules, LIST, PrizeDraw};
 
 /// The rule of the kind `giveaway`.
 #[derive(Debug, Clone, Copy, Default)]
@@ -140,37 +140,15 @@ fn expected<'a>(
             if tickets[position] != draw.subject {
                 wrong(format!("the ticket is that of position {position}"));
             }
-            let detail = match serde_json::from_value::<Detail>(draw.detail.clone()) {
-                Ok(detail) => detail,
-                Err(error) => {
-                    wrong(format!("detail: {error}"));
-                    continue;
-                }
-            };
-            if detail.version != version {
-                wrong(format!("version {version} was in force"));
-            }
-            if usize::try_from(detail.position) != Ok(position) {
-                wrong(format!("the position is {position}"));
-            }
-            if detail.reward != stream.reward {
-                wrong(format!("the reward of this stream is {:?}", stream.reward));
-            }
-            match (detail.concluded, detail.reason.as_deref()) {
-                (Concluded::Winner, None) => {
-                    rank += 1;
-                    winners.push(Expected {
-                        list: &stream.stream,
-                        rank,
-                        participant: tickets[position],
-                        reward: &stream.reward,
-                        sequence: draw.sequence,
-                    });
-                }
-                (Concluded::PassedOver, Some("denied")) => {}
-                (Concluded::Winner | Concluded::PassedOver, _) => {
-                    wrong("the reason is none that giveaways know".to_owned());
-                }
+            if is_winner(draw, stream, (version, position), &mut wrong) {
+                rank += 1;
+                winners.push(Expected {
+                    list: &stream.stream,
+                    rank,
+                    participant: tickets[position],
+                    reward: &stream.reward,
+                    sequence: draw.sequence,
+                });
             }
         }
         if rank < stream.winners && drawn < tickets.len() {
@@ -187,6 +165,39 @@ fn expected<'a>(
         found.push(Mismatch::new(place, "is no stream of the rules"));
     }
     winners
+}
+
+/// Whether a draw was concluded to be a winner's; tells what is wrong with how it was concluded.
+fn is_winner(
+    draw: &ProofDraw,
+    stream: &PrizeDraw,
+    (version, position): (i64, usize),
+    wrong: &mut impl FnMut(String),
+) -> bool {
+    let detail = match serde_json::from_value::<Detail>(draw.detail.clone()) {
+        Ok(detail) => detail,
+        Err(error) => {
+            wrong(format!("detail: {error}"));
+            return false;
+        }
+    };
+    if detail.version != version {
+        wrong(format!("version {version} was in force"));
+    }
+    if usize::try_from(detail.position) != Ok(position) {
+        wrong(format!("the position is {position}"));
+    }
+    if detail.reward != stream.reward {
+        wrong(format!("the reward of this stream is {:?}", stream.reward));
+    }
+    match (detail.concluded, detail.reason.as_deref()) {
+        (Concluded::Winner, None) => true,
+        (Concluded::PassedOver, Some("denied")) => false,
+        (Concluded::Winner | Concluded::PassedOver, _) => {
+            wrong("the reason is none that giveaways know".to_owned());
+            false
+        }
+    }
 }
 
 fn check_winners(file: &ProofFile, expected: &[Expected<'_>], found: &mut Vec<Mismatch>) {
