@@ -4,6 +4,7 @@
 //!
 //! Knows nothing of any one kind of campaign: each is a [`kind::CampaignKind`].
 
+pub mod canonical;
 pub mod definition;
 pub mod draws;
 pub mod entry;

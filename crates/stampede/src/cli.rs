@@ -47,6 +47,9 @@ pub(crate) enum Command {
     Sale(SaleCommand),
     /// Plan and run campaigns through the admin API.
     Campaign(crate::campaign::CampaignCommand),
+    /// Recompute every draw of a campaign from its published proof file alone. Exit 3 if something does not follow, 2 if
+    /// there is no file to check.
+    VerifyDraws(VerifyDrawsArgs),
     /// Look at webhooks and deliver events again through the admin API (needs the role operator).
     Webhook(WebhookCommand),
 }
@@ -181,6 +184,21 @@ pub(crate) struct AdminArgs {
     /// Data folder whose keys.toml holds the admin key (the environment variable STAMPEDE_ADMIN_KEY wins).
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyDrawsArgs {
+    /// The file, all pages joined.
+    #[arg(required_unless_present = "campaign", conflicts_with = "campaign")]
+    pub(crate) file: Option<PathBuf>,
+    /// Fetch it from a running engine instead.
+    #[arg(long, value_name = "ID")]
+    pub(crate) campaign: Option<String>,
+    /// Keep what was checked in this file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) save: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
 }
 
 #[derive(Debug, Args)]

@@ -19,6 +19,7 @@ mod sale;
 mod sale_report;
 mod serve;
 mod store;
+mod verify_draws;
 mod waiting;
 mod webhooks;
 
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         cli::Command::Config(command) => config::run(&command),
         cli::Command::Sale(command) => sale::run(&command),
         cli::Command::Campaign(command) => campaign::run(&command),
+        cli::Command::VerifyDraws(args) => verify_draws::run(&args),
         cli::Command::Webhook(command) => webhooks::run(&command),
     };
     let (code, line) = match result {

@@ -1,0 +1,103 @@
+//! What a giveaway brings to the common life.
+
+use std::sync::Arc;
+
+use flash_types::Timestamp;
+use flash_types::side::BoxFuture;
+use serde_json::Value;
+use side_books::sql::{Get as _, Reads, Tx, query};
+use side_books::{SideError, budget};
+use side_campaign::definition::Definition;
+use side_campaign::draws::Seed;
+use side_campaign::kind::{CampaignKind, Commitment, Finding, WorstCase};
+use side_campaign::life::Campaign;
+
+use super::{Give, GiveawayRules, House, queries, reserve, rules, settle};
+
+/// The kind `giveaway`.
+pub struct Giveaway {
+    give: Arc<dyn Give>,
+}
+
+impl Giveaway {
+    /// With the ways in which it gives.
+    pub fn new(give: Arc<dyn Give>) -> Self {
+        Self { give }
+    }
+}
+
+impl Default for Giveaway {
+    fn default() -> Self {
+        Self::new(Arc::new(House))
+    }
+}
+
+impl CampaignKind for Giveaway {
+    fn name(&self) -> &'static str {
+        "giveaway"
+    }
+
+    fn check(&self, definition: &Definition) -> Result<WorstCase, Vec<Finding>> {
+        rules::check(definition)
+    }
+
+    fn improves(&self, from: &Value, to: &Value) -> Result<(), Vec<Finding>> {
+        rules::improves(from, to)
+    }
+
+    /// Keeps budget for the prizes that will be drawn: it must be funded by then. Commits to no root: who joins is not known.
+    fn prepare<'a>(
+        &'a self,
+        tx: &'a mut Tx,
+        campaign: &'a Campaign,
+        _seed: &'a Seed,
+        now: Timestamp,
+    ) -> BoxFuture<'a, Result<Commitment, SideError>> {
+        Box::pin(async move {
+            reserve::keep(tx, campaign, now).await?;
+            Ok(Commitment::default())
+        })
+    }
+
+    fn settle<'a>(
+        &'a self,
+        tx: &'a mut Tx,
+        campaign: &'a Campaign,
+        seed: &'a Seed,
+        now: Timestamp,
+    ) -> BoxFuture<'a, Result<bool, SideError>> {
+        Box::pin(settle::piece(tx, &*self.give, campaign, seed, now))
+    }
+}
+
+/// Whether who joins now must reckon with getting less than all that joining gives: the budget does not hold another one, or
+/// the last one who joined was told so. For the campaign's public view.
+///
+/// # Errors
+/// The database's.
+///
+/// # Cancel safety
+/// A read.
+pub async fn is_dry(reads: &mut impl Reads, campaign: &Campaign) -> Result<bool, SideError> {
+    let Ok(rules) = GiveawayRules::parse(&campaign.definition.rules) else {
+        return Ok(false);
+    };
+    let costs = campaign.definition.rewards.iter();
+    let costs = costs.filter(|rule| rules.per_participant.contains(&rule.reward));
+    let each_minor = costs.fold(0_i64, |sum, rule| sum.saturating_add(rule.cost_minor()));
+    let budget = budget::read(reads, &campaign.id).await?;
+    if budget.is_some_and(|budget| budget.available_minor < each_minor) {
+        return Ok(true);
+    }
+    for reward in &rules.per_participant {
+        let select = query(queries::LAST_STATE)
+            .bind(campaign.id.clone())
+            .bind(reward.clone());
+        if let Some(row) = reads.row(select).await?
+            && row.text("state")? == "RUN_DRY"
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

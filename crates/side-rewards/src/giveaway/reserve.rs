@@ -1,0 +1,147 @@
+//! Budget that is kept for prizes from publish until they are drawn, so that rewards for joining cannot eat them.
+//!
+//! One hold per stream. A piece of the draw gives it up, gives prizes, and holds what is left again, in one transaction: the
+//! row of the budget is that transaction's from the first of these on, so nobody comes between.
+
+use flash_types::Timestamp;
+use flash_types::side::SideProblem;
+use side_books::budget::{self, Held, Hold};
+use side_books::sql::{Get as _, Reads as _, SqlError, Tx, query};
+use side_books::{SideError, sql};
+use side_campaign::life::Campaign;
+
+use super::{GiveawayRules, queries};
+
+/// Holds the cost of all prizes. Again changes nothing.
+pub(super) async fn keep(
+    tx: &mut Tx,
+    campaign: &Campaign,
+    now: Timestamp,
+) -> Result<(), SideError> {
+    let rules = GiveawayRules::parse(&campaign.definition.rules).map_err(SqlError::Broken)?;
+    for draw in &rules.draws {
+        let rewards = &campaign.definition.rewards;
+        let rule = rewards.iter().find(|rule| rule.reward == draw.reward);
+        let each_minor = rule.map_or(0, side_campaign::reward::RewardRule::cost_minor);
+        let insert = query(queries::RESERVE)
+            .bind(campaign.id.clone())
+            .bind(draw.stream.clone())
+            .bind(each_minor)
+            .bind(draw.winners);
+        if tx.execute(insert).await? == 0 {
+            continue;
+        }
+        let reserved = Reserved {
+            each_minor,
+            units: draw.winners,
+            round: 1,
+        };
+        if !hold(tx, &campaign.id, &draw.stream, &reserved, now).await? {
+            let detail = format!(
+                "the budget does not hold the prizes of {:?}: raise budget_minor or lower winners",
+                draw.stream
+            );
+            return Err(SideProblem::new(409, "state_conflict", detail).into());
+        }
+    }
+    Ok(())
+}
+
+/// What is kept for a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Reserved {
+    each_minor: i64,
+    units: i64,
+    round: i64,
+}
+
+/// Gives up what is kept for a stream; [`put_back`] must follow in the same transaction.
+pub(super) async fn take(
+    tx: &mut Tx,
+    campaign: &str,
+    stream: &str,
+    now: Timestamp,
+) -> Result<Option<Reserved>, SideError> {
+    let select = query(queries::RESERVED)
+        .bind(campaign.to_owned())
+        .bind(stream.to_owned());
+    let Some(row) = tx.row(select).await? else {
+        return Ok(None);
+    };
+    let reserved = Reserved {
+        each_minor: row.int("each_minor")?,
+        units: row.int("units")?,
+        round: row.int("round")?,
+    };
+    if reserved.is_held() {
+        budget::void(tx, &key(campaign, stream, reserved.round), now).await?;
+    }
+    Ok(Some(reserved))
+}
+
+/// Keeps what is left after `given` prizes; nothing where the stream has ended.
+pub(super) async fn put_back(
+    tx: &mut Tx,
+    campaign: &str,
+    stream: &str,
+    reserved: Reserved,
+    given: i64,
+    is_over: bool,
+    now: Timestamp,
+) -> Result<(), SideError> {
+    let units = if is_over {
+        0
+    } else {
+        (reserved.units - given).max(0)
+    };
+    let mut next = Reserved {
+        units,
+        round: reserved.round + 1,
+        ..reserved
+    };
+    if !hold(tx, campaign, stream, &next, now).await? {
+        // Prizes became dearer than they were at publish: what is left is for those who are drawn first.
+        next.units = 0;
+    }
+    let update: sql::Query<'_> = query(queries::RESERVE_NEXT)
+        .bind(next.units)
+        .bind(next.round)
+        .bind(campaign.to_owned())
+        .bind(stream.to_owned());
+    tx.execute(update).await?;
+    Ok(())
+}
+
+impl Reserved {
+    /// Prizes that cost nothing are not held.
+    fn is_held(&self) -> bool {
+        self.units > 0 && self.each_minor > 0
+    }
+}
+
+async fn hold(
+    tx: &mut Tx,
+    campaign: &str,
+    stream: &str,
+    reserved: &Reserved,
+    now: Timestamp,
+) -> Result<bool, SideError> {
+    if !reserved.is_held() {
+        return Ok(true);
+    }
+    let amount_minor = reserved.units.checked_mul(reserved.each_minor);
+    let Some(amount_minor) = amount_minor else {
+        return Ok(false);
+    };
+    let promise = Hold {
+        key: &key(campaign, stream, reserved.round),
+        campaign,
+        what: "draws",
+        amount_minor,
+    };
+    Ok(budget::hold(tx, &promise, now).await? == Held::Held)
+}
+
+fn key(campaign: &str, stream: &str, round: i64) -> String {
+    format!("giveaway|{campaign}|{stream}|{round}")
+}

@@ -1,0 +1,327 @@
+//! The end of a giveaway, a bounded piece per call: tickets are listed in their order and the root published, then streams are
+//! drawn one after another.
+//!
+//! Invariant: whatever a piece did is committed with how far it came, so a piece that is lost is made again as if it had never
+//! begun, and none is made twice. Pieces of several workers wait for one another at the row of `giveaway_settling`.
+
+use flash_types::{BuyerId, Timestamp};
+use serde_json::json;
+use side_books::SideError;
+use side_books::sql::{Get as _, Reads as _, Row, SqlError, Tx, query};
+use side_campaign::draws::{self, Draw, ListRoot, Record, Seed, Winner};
+use side_campaign::life::Campaign;
+
+use super::join::state_of;
+use super::rules::PrizeDraw;
+use super::{Give, GiveawayRules, LIST, queries, reserve};
+use crate::grants::{Grant, Granted};
+
+/// Most tickets that a piece lists.
+const TICKETS_PER_PIECE: i64 = 500;
+/// Most draws of a piece.
+const DRAWS_PER_PIECE: usize = 100;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    List,
+    Draw,
+    Done,
+}
+
+impl Phase {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::List => "LIST",
+            Self::Draw => "DRAW",
+            Self::Done => "DONE",
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self, SqlError> {
+        let phase = [Self::List, Self::Draw, Self::Done]
+            .into_iter()
+            .find(|phase| phase.as_str() == text);
+        phase.ok_or_else(|| SqlError::Broken(format!("{text:?} is no phase of a giveaway's end")))
+    }
+}
+
+/// How far it has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Progress {
+    phase: Phase,
+    listed: i64,
+    /// Last ticket that was listed.
+    last: (i64, String),
+    root: ListRoot,
+    /// Tickets that were drawn, of all streams.
+    drawn: i64,
+    stream_index: usize,
+    /// Winners of that stream so far.
+    stream_winners: i64,
+}
+
+/// A piece. `true`: there is nothing left to do.
+///
+/// # Cancel safety
+/// The transaction is rolled back.
+pub(super) async fn piece(
+    tx: &mut Tx,
+    give: &dyn Give,
+    campaign: &Campaign,
+    seed: &Seed,
+    now: Timestamp,
+) -> Result<bool, SideError> {
+    let empty = ListRoot::new(seed, &campaign.id, LIST);
+    let begin = query(queries::SETTLING_BEGIN)
+        .bind(campaign.id.clone())
+        .bind(empty.hex());
+    if tx.execute(begin).await? == 1 {
+        // From its commit on nobody joins. Who joined at the same moment is seen by the next piece.
+        return Ok(false);
+    }
+    let mut progress = take(tx, &campaign.id).await?;
+    match progress.phase {
+        Phase::List => list(tx, campaign, seed, &mut progress, now).await?,
+        Phase::Draw => draw(tx, give, campaign, seed, &mut progress, now).await?,
+        Phase::Done => return Ok(true),
+    }
+    put(tx, &campaign.id, &progress).await?;
+    Ok(progress.phase == Phase::Done)
+}
+
+async fn list(
+    tx: &mut Tx,
+    campaign: &Campaign,
+    seed: &Seed,
+    progress: &mut Progress,
+    now: Timestamp,
+) -> Result<(), SideError> {
+    let select = query(queries::TICKETS_AFTER)
+        .bind(campaign.id.clone())
+        .bind(progress.last.0)
+        .bind(progress.last.1.clone())
+        .bind(TICKETS_PER_PIECE);
+    let rows = tx.rows(select).await?;
+    for row in &rows {
+        let (at_ms, ticket) = (row.int("joined_at_ms")?, row.text("ticket")?);
+        let at = Timestamp(at_ms);
+        draws::ticket(tx, &campaign.id, LIST, progress.listed, &ticket, at).await?;
+        progress.root.push(at_ms, &ticket);
+        progress.listed += 1;
+        progress.last = (at_ms, ticket);
+    }
+    if i64::try_from(rows.len()).is_ok_and(|count| count == TICKETS_PER_PIECE) {
+        return Ok(());
+    }
+    let row = tx
+        .row(query(queries::COUNT).bind(campaign.id.clone()))
+        .await?;
+    let participations = row.ok_or(SqlError::Conflict)?.int("participations")?;
+    if participations == progress.listed {
+        let root = progress.root.hex();
+        draws::publish_root(tx, &campaign.id, LIST, &root, now).await?;
+        progress.phase = Phase::Draw;
+        return Ok(());
+    }
+    // Somebody's joining was committed behind the place where it belongs: nothing was published, so list again.
+    let forget = query(queries::FORGET_TICKETS)
+        .bind(campaign.id.clone())
+        .bind(LIST);
+    tx.execute(forget).await?;
+    progress.listed = 0;
+    progress.last = (-1, String::new());
+    progress.root = ListRoot::new(seed, &campaign.id, LIST);
+    Ok(())
+}
+
+/// Draws of one stream, until it or the piece ends.
+async fn draw(
+    tx: &mut Tx,
+    give: &dyn Give,
+    campaign: &Campaign,
+    seed: &Seed,
+    progress: &mut Progress,
+    now: Timestamp,
+) -> Result<(), SideError> {
+    let rules = GiveawayRules::parse(&campaign.definition.rules).map_err(SqlError::Broken)?;
+    let Some(stream) = rules.draws.get(progress.stream_index) else {
+        progress.phase = Phase::Done;
+        return Ok(());
+    };
+    let reserved = reserve::take(tx, &campaign.id, &stream.stream, now).await?;
+    let winners_before = progress.stream_winners;
+    for _ in 0..DRAWS_PER_PIECE {
+        if is_over(progress, stream) {
+            break;
+        }
+        draw_one(tx, give, campaign, seed, (stream, progress), now).await?;
+    }
+    let is_over = is_over(progress, stream);
+    if let Some(reserved) = reserved {
+        let given = progress.stream_winners - winners_before;
+        let stream = &stream.stream;
+        reserve::put_back(tx, &campaign.id, stream, reserved, given, is_over, now).await?;
+    }
+    if is_over {
+        progress.stream_index += 1;
+        progress.stream_winners = 0;
+    }
+    if progress.stream_index == rules.draws.len() {
+        progress.phase = Phase::Done;
+    }
+    Ok(())
+}
+
+fn is_over(progress: &Progress, stream: &PrizeDraw) -> bool {
+    progress.stream_winners >= stream.winners || progress.drawn >= progress.listed
+}
+
+/// Draws a ticket among those that are left: that of slot `drawn` and that of the drawn slot change places, so the first
+/// `drawn` slots are those drawn so far (Fisher-Yates from the front).
+async fn draw_one(
+    tx: &mut Tx,
+    give: &dyn Give,
+    campaign: &Campaign,
+    seed: &Seed,
+    (stream, progress): (&PrizeDraw, &mut Progress),
+    now: Timestamp,
+) -> Result<(), SideError> {
+    let sequence = draws::next(tx, &campaign.id, &stream.stream).await?;
+    let (low, high) = (progress.drawn, progress.listed - 1);
+    let value =
+        Draw::new(seed, &campaign.id, &stream.stream, sequence.cast_unsigned()).integer(low, high);
+    let position = swap(tx, &campaign.id, low, value).await?;
+    progress.drawn += 1;
+    let drawn = ticket_at(tx, &campaign.id, position).await?;
+    let granted = if drawn.is_denied {
+        Granted::Denied
+    } else {
+        let grant = Grant {
+            source: &format!("draw:{}:{sequence}", stream.stream),
+            reward: &stream.reward,
+            buyer: drawn.buyer,
+            verdict: drawn.verdict.as_deref(),
+        };
+        give.grant(tx, campaign, &grant, now).await?
+    };
+    let mut detail = json!({
+        "version": campaign.version,
+        "position": position,
+        "reward": stream.reward,
+    });
+    if granted == Granted::Denied {
+        detail["concluded"] = "passed_over".into();
+        detail["reason"] = "denied".into();
+    } else {
+        progress.stream_winners += 1;
+        detail["concluded"] = "winner".into();
+        let winner = Winner {
+            campaign: &campaign.id,
+            list: &stream.stream,
+            rank: progress.stream_winners,
+            buyer: drawn.buyer.as_str(),
+            score: None,
+            reward: &stream.reward,
+            state: state_of(&granted).0,
+            proof: Some((&stream.stream, sequence)),
+        };
+        draws::announce(tx, &winner, now).await?;
+    }
+    let record = Record {
+        campaign: &campaign.id,
+        stream: &stream.stream,
+        sequence,
+        subject: &drawn.ticket,
+        low,
+        high,
+        value,
+        detail: &detail,
+    };
+    draws::record(tx, &record, now).await
+}
+
+/// What lies in slot `chosen` comes to `front` and the other way round; gives what came to the front.
+async fn swap(tx: &mut Tx, campaign: &str, front: i64, chosen: i64) -> Result<i64, SideError> {
+    let came = slot(tx, campaign, chosen).await?;
+    let went = slot(tx, campaign, front).await?;
+    if front != chosen {
+        // The front is never looked at again.
+        let put = query(queries::SLOT_PUT)
+            .bind(campaign.to_owned())
+            .bind(chosen)
+            .bind(went);
+        tx.execute(put).await?;
+    }
+    Ok(came)
+}
+
+async fn slot(tx: &mut Tx, campaign: &str, slot: i64) -> Result<i64, SideError> {
+    let select = query(queries::SLOT).bind(campaign.to_owned()).bind(slot);
+    match tx.row(select).await? {
+        Some(row) => Ok(row.int("position")?),
+        None => Ok(slot),
+    }
+}
+
+struct Drawn {
+    ticket: String,
+    buyer: BuyerId,
+    verdict: Option<String>,
+    is_denied: bool,
+}
+
+async fn ticket_at(tx: &mut Tx, campaign: &str, position: i64) -> Result<Drawn, SideError> {
+    let select = query(queries::TICKET_AT)
+        .bind(campaign.to_owned())
+        .bind(LIST)
+        .bind(position);
+    let row = tx.row(select).await?;
+    let row =
+        row.ok_or_else(|| SqlError::Broken(format!("{campaign} has no ticket {position}")))?;
+    let buyer = BuyerId::parse(&row.text("buyer")?)
+        .map_err(|bad| SqlError::Broken(format!("a participant {bad}")))?;
+    let verdict = row.text_or_null("verdict")?;
+    let is_denied = verdict
+        .as_deref()
+        .is_some_and(|verdict| verdict.eq_ignore_ascii_case("deny"));
+    Ok(Drawn {
+        ticket: row.text("ticket")?,
+        buyer,
+        verdict,
+        is_denied,
+    })
+}
+
+async fn take(tx: &mut Tx, campaign: &str) -> Result<Progress, SideError> {
+    let take = query(queries::SETTLING_TAKE).bind(campaign.to_owned());
+    let row = tx.row(take).await?.ok_or(SqlError::Conflict)?;
+    Ok(progress(&row)?)
+}
+
+fn progress(row: &Row) -> Result<Progress, SqlError> {
+    let root = ListRoot::parse(&row.text("root")?);
+    Ok(Progress {
+        phase: Phase::parse(&row.text("phase")?)?,
+        listed: row.int("listed")?,
+        last: (row.int("listed_at_ms")?, row.text("listed_ticket")?),
+        root: root.ok_or_else(|| SqlError::Broken("a root is none".to_owned()))?,
+        drawn: row.int("drawn")?,
+        stream_index: usize::try_from(row.int("stream_index")?).unwrap_or(usize::MAX),
+        stream_winners: row.int("stream_winners")?,
+    })
+}
+
+async fn put(tx: &mut Tx, campaign: &str, progress: &Progress) -> Result<(), SideError> {
+    let update = query(queries::SETTLING_PUT)
+        .bind(progress.phase.as_str())
+        .bind(progress.listed)
+        .bind(progress.last.0)
+        .bind(progress.last.1.clone())
+        .bind(progress.root.hex())
+        .bind(progress.drawn)
+        .bind(i64::try_from(progress.stream_index).unwrap_or(i64::MAX))
+        .bind(progress.stream_winners)
+        .bind(campaign.to_owned());
+    tx.execute(update).await?;
+    Ok(())
+}
