@@ -3,6 +3,7 @@
 mod admin_client;
 mod audit;
 mod backup;
+mod campaigns;
 mod cli;
 mod config;
 mod demo;

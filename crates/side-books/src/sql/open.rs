@@ -132,23 +132,34 @@ impl Database {
         options: SqlOptions,
         migrations: &[Migration],
     ) -> Result<Self, SqlError> {
+        let database = Self::lazy(url, options)?;
+        database.migrate(migrations).await?;
+        Ok(database)
+    }
+
+    /// The same without a word to the database: connections are made when they are needed. Nothing may be asked of its
+    /// tables before [`Database::migrate`] has gone through. To be called inside of a runtime.
+    ///
+    /// # Errors
+    /// [`SqlError::Broken`] where the URL cannot be read.
+    pub fn lazy(url: &DatabaseUrl, options: SqlOptions) -> Result<Self, SqlError> {
         static DRIVERS: Once = Once::new();
         DRIVERS.call_once(sqlx::any::install_default_drivers);
-        let database = match url {
+        Ok(match url {
             DatabaseUrl::Sqlite(file) => {
                 let url = sqlite_url(file);
-                let writes = pool(options, 1, SQLITE_SESSION).connect(&url).await?;
+                let writes = pool(options, 1, SQLITE_SESSION).connect_lazy(&url)?;
                 let reads = pool(options, options.connections_max, SQLITE_SESSION);
                 Self {
                     kind: DatabaseKind::Sqlite,
-                    reads: reads.connect(&url).await?,
+                    reads: reads.connect_lazy(&url)?,
                     writes,
                     options,
                 }
             }
             DatabaseUrl::Postgres(url) => {
                 let pool = pool(options, options.connections_max, POSTGRES_SESSION);
-                let pool = pool.connect(url).await?;
+                let pool = pool.connect_lazy(url)?;
                 Self {
                     kind: DatabaseKind::Postgres,
                     reads: pool.clone(),
@@ -156,9 +167,18 @@ impl Database {
                     options,
                 }
             }
-        };
-        migrate::up(&database, migrations).await?;
-        Ok(database)
+        })
+    }
+
+    /// Brings its tables up to date.
+    ///
+    /// # Errors
+    /// As [`Database::open`].
+    ///
+    /// # Cancel safety
+    /// Migrations are applied whole or not at all.
+    pub async fn migrate(&self, migrations: &[Migration]) -> Result<(), SqlError> {
+        migrate::up(self, migrations).await
     }
 
     /// Which of the two.
