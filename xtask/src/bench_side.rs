@@ -26,6 +26,8 @@ const SALE_PLENTY: &str = "plenty";
 const CONNECTIONS: usize = 128;
 /// A late request is given up after this.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// Longer than a transaction of the campaigns may take.
+const UNSTUCK: Duration = Duration::from_secs(6);
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -153,7 +155,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
                 if condition == Condition::Frozen {
                     database.thaw()?;
                     // What was stuck at it has to be over before the next turn.
-                    runtime.block_on(tokio::time::sleep(Duration::from_secs(6)));
+                    runtime.block_on(async { tokio::time::sleep(UNSTUCK).await });
                 }
                 turns.push(turn?);
             }

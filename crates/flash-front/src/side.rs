@@ -237,12 +237,12 @@ async fn body_of(
     body: Incoming,
 ) -> Result<(Bytes, Option<String>), Problem> {
     let bytes_max = endpoint.body_bytes_max;
-    let too_large = |problem| match problem {
-        Problem::TooLarge => {
-            let detail = format!("a body of this path may have {bytes_max} bytes");
-            Problem::Side(Box::new(SideProblem::new(413, "too_large", detail)))
+    let too_large = |problem| {
+        if problem != Problem::TooLarge {
+            return problem;
         }
-        other => other,
+        let detail = format!("a body of this path may have {bytes_max} bytes");
+        Problem::Side(Box::new(SideProblem::new(413, "too_large", detail)))
     };
     match endpoint.body {
         // What a GET sends is not looked at.

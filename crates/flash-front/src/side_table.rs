@@ -23,11 +23,10 @@ impl BadSideTable {
     }
 
     pub(crate) fn unroutable(path: &str, error: &matchit::InsertError) -> Self {
-        Self(match error {
-            matchit::InsertError::Conflict { with } => format!("{path} contradicts {with}"),
-            // Foreign and open.
-            error => format!("{path}: {error}"),
-        })
+        let matchit::InsertError::Conflict { with } = error else {
+            return Self(format!("{path}: {error}"));
+        };
+        Self(format!("{path} contradicts {with}"))
     }
 }
 

@@ -7,10 +7,17 @@ use common::*;
 use flash_admission::Rate;
 use serde_json::{Value, json};
 
+on_both_stores!(
+    callers_are_known_before_a_service_is_asked,
+    what_is_sent_is_parsed_and_bounded,
+    refusals_methods_origins_and_panics_are_as_everywhere,
+    an_address_asks_only_so_often_and_a_storefront_by_its_own_rate,
+);
+
 const TAKE: &str = "/v1/toys/c1/boxes/p1/takes/n1";
 
-fn shop() -> Shop {
-    Shop::serving(On::Memory, side::services(), |_| {})
+fn shop(on: On) -> Shop {
+    Shop::serving(on, side::services(), |_| {})
 }
 
 /// Holds that it is a problem of this status and outcome.
@@ -26,9 +33,8 @@ fn as_buyer(buyer: &str) -> Vec<String> {
     vec![bearer(&token(buyer)), key("k1")]
 }
 
-#[test]
-fn callers_are_known_before_a_service_is_asked() {
-    let shop = shop();
+fn callers_are_known_before_a_service_is_asked(on: On) {
+    let shop = shop(on);
     let mut buyers = shop.buyers();
     let asked = |answer: Answer| {
         assert!(answer.status < 300, "{answer:?}");
@@ -104,9 +110,8 @@ fn callers_are_known_before_a_service_is_asked() {
     });
 }
 
-#[test]
-fn what_is_sent_is_parsed_and_bounded() {
-    let shop = shop();
+fn what_is_sent_is_parsed_and_bounded(on: On) {
+    let shop = shop(on);
     let mut buyers = shop.buyers();
     let mut headers = as_buyer("u1");
     headers.push("X-Device-Id: d:1".into());
@@ -189,9 +194,8 @@ fn what_is_sent_is_parsed_and_bounded() {
     assert!(told["detail"].as_str().unwrap().contains("image/*"));
 }
 
-#[test]
-fn refusals_methods_origins_and_panics_are_as_everywhere() {
-    let shop = Shop::serving(On::Memory, side::services(), |front| {
+fn refusals_methods_origins_and_panics_are_as_everywhere(on: On) {
+    let shop = Shop::serving(on, side::services(), |front| {
         front.cors_origins = vec!["https://shop.example".into()];
     });
     let mut buyers = shop.buyers();
@@ -226,9 +230,8 @@ fn refusals_methods_origins_and_panics_are_as_everywhere() {
     assert_eq!(ready.json()["notes"], json!(["toys: the box is full"]));
 }
 
-#[test]
-fn an_address_asks_only_so_often_and_a_storefront_by_its_own_rate() {
-    let shop = Shop::serving(On::Memory, side::services(), |front| {
+fn an_address_asks_only_so_often_and_a_storefront_by_its_own_rate(on: On) {
+    let shop = Shop::serving(on, side::services(), |front| {
         front.side_address_rate = Rate::per_second(1, 3);
     });
     let mut buyers = shop.buyers();
