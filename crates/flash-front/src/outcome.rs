@@ -441,7 +441,10 @@ fn side(problem: &SideProblem) -> Rendered {
     if let Some(first) = title.get_mut(..1) {
         first.make_ascii_uppercase();
     }
-    let mut variable = Variable::said(problem.status, outcome, &title, &problem.detail);
+    // The counters, which are those of purchases, never see it.
+    let known = Word::ALL.iter().find(|word| word.as_str() == outcome);
+    let word = known.copied().unwrap_or(Word::Internal);
+    let mut variable = Variable::said(problem.status, word, outcome, &title, &problem.detail);
     for (name, value) in &problem.more {
         if !TAKEN.contains(&name.as_str()) {
             let name = Value::from(name.as_str());
@@ -466,16 +469,12 @@ struct Variable {
 
 impl Variable {
     fn new(status: u16, word: Word, title: &str, detail: &str) -> Self {
-        let mut variable = Self::said(status, word.as_str(), title, detail);
-        variable.word = word;
-        variable
+        Self::said(status, word, word.as_str(), title, detail)
     }
 
-    /// With an outcome that may be none of ours; the counters, which are those of purchases, never see it.
-    fn said(status: u16, text: &str, title: &str, detail: &str) -> Self {
+    /// With an outcome that may be none of ours.
+    fn said(status: u16, word: Word, text: &str, title: &str, detail: &str) -> Self {
         let mut body = String::with_capacity(256 + detail.len());
-        let known = Word::ALL.iter().find(|word| word.as_str() == text);
-        let word = known.copied().unwrap_or(Word::Internal);
         let detail = Value::from(detail);
         // Writing to a String cannot fail.
         let _ = write!(

@@ -153,6 +153,7 @@ fn caller(
     };
     let command = format!("{} {}", endpoint.method, endpoint.path);
     let who = crate::admin::admin(call, needed, &command, None)?;
+    // Behind a proxy it is the proxy's: the key names who it is.
     Ok((SideCaller::Admin(who.name), Some(call.connection.peer)))
 }
 
