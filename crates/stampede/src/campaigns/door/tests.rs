@@ -72,7 +72,7 @@ fn bench(in_flight_max: usize, queue_max: usize) -> Bench {
         deadline: Duration::from_secs(2),
     };
     // Before it there is another service, so that places differ.
-    let services: Vec<Arc<dyn SideService>> = vec![slow.clone()];
+    let services: Vec<Arc<dyn SideService>> = vec![Arc::new(Slow::default()), slow.clone()];
     let door = Door::new(services, limits, Handle::current());
     door.set_up(true, "");
     Bench {
@@ -85,7 +85,7 @@ impl Bench {
     fn ask(&self, path: &str) -> tokio::task::JoinHandle<Told> {
         let endpoint = ENDPOINTS.iter().position(|line| line.path == path).unwrap();
         let request = SideRequest {
-            endpoint,
+            endpoint: ENDPOINTS.len() + endpoint,
             path: Default::default(),
             query: Vec::new(),
             body: Vec::new(),
