@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod bench_front;
 mod bench_redis;
+mod bench_side;
 mod ci;
 mod crash;
 mod load;
@@ -47,6 +48,8 @@ enum Task {
     BenchFront(bench_front::Options),
     /// Purchases through Redis against one script for each of them, and against a bare hyper echo
     BenchRedis(bench_redis::Options),
+    /// Purchases at a fixed rate while campaigns are idle, saturated, and before a database that stands still
+    BenchSide(bench_side::Options),
     /// The bare hyper echo that is measured against
     #[command(hide = true)]
     Echo(bench::echo::Options),
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Task::Load(options) => load::run(&options),
         Task::BenchFront(options) => bench_front::run(&options),
         Task::BenchRedis(options) => bench_redis::run(&options),
+        Task::BenchSide(options) => bench_side::run(&options),
         Task::Echo(options) => bench::echo::run(&options),
         Task::UsualRedis(options) => bench_redis::usual::run(&options),
     };

@@ -19,6 +19,8 @@ const DEBIAN: &[(&str, &[&str])] = &[
     ("redis-server", &["redis-server"]),
     // Certificates for tests of TLS.
     ("openssl", &["openssl"]),
+    // Debian keeps its programs out of the path, but for this one. Tests start servers of their own.
+    ("pg_ctlcluster", &["postgresql"]),
 ];
 
 #[derive(clap::Args)]

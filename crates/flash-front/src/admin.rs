@@ -18,7 +18,7 @@ use crate::routes::Route;
 use crate::sale_view::{AdminSaleView, PageView};
 use crate::service::Call;
 use crate::services::ReportFormat;
-use crate::{bodies, public, reservation_csv, webhooks};
+use crate::{bodies, public, reservation_csv, side, webhooks};
 
 /// Where the next page of a CSV begins.
 const X_NEXT_CURSOR: HeaderName = HeaderName::from_static("x-next-cursor");
@@ -35,8 +35,11 @@ pub(crate) async fn handle(
     call: &Call<'_>,
     body: Incoming,
     route: Route,
-    names: [&str; 2],
+    names: [&str; 3],
 ) -> Result<Reply, Problem> {
+    if let Route::Side(index) = route {
+        return side::handle(call, body, index, names).await;
+    }
     let answered = dispatch(call, body, route, names).await;
     answered.map_err(|problem| {
         let is_missing = problem == Problem::Refused(Refusal::NotFound);
@@ -58,7 +61,7 @@ async fn dispatch(
     call: &Call<'_>,
     body: Incoming,
     route: Route,
-    names: [&str; 2],
+    names: [&str; 3],
 ) -> Result<Reply, Problem> {
     match route {
         Route::Metrics => Ok(metrics(call)),
@@ -95,7 +98,9 @@ async fn dispatch(
         Route::Events => events(call).await,
         Route::Stock => run(call, body, Command::Stock, names).await,
         Route::AcceptLoss => run(call, body, Command::AcceptLoss, names).await,
-        Route::Time
+        // Answered before, or on the other port.
+        Route::Side(_)
+        | Route::Time
         | Route::Sales
         | Route::Sale
         | Route::SaleEvents
@@ -137,13 +142,19 @@ fn readyz(call: &Call<'_>) -> Result<Reply, Problem> {
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    Reply::of(status, &health)
+    let side = call.shared().side.as_ref();
+    let notes = side.map_or_else(Vec::new, |side| side.door.notes());
+    let mut view = serde_json::to_value(&health).map_err(|_| Problem::Internal)?;
+    if !notes.is_empty() {
+        view["notes"] = json!(notes);
+    }
+    Reply::of(status, &view)
 }
 
 // ---- who
 
 /// The admin who asks, with the role that it takes; what known admins may not do is noted.
-fn admin(
+pub(crate) fn admin(
     call: &Call<'_>,
     needed: Role,
     command: &str,
@@ -441,7 +452,7 @@ async fn run(
     call: &Call<'_>,
     body: Incoming,
     command: Command,
-    [name, item]: [&str; 2],
+    [name, item, _]: [&str; 3],
 ) -> Result<Reply, Problem> {
     let named = if name.is_empty() {
         Ok(None)

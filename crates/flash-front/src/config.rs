@@ -41,6 +41,10 @@ pub struct FrontConfig {
     pub drain_deadline: Duration,
     /// Most verified tokens that are remembered; a token takes some 400 bytes.
     pub token_cache_max: usize,
+    /// What one address may ask of side services; storefront keys have their own rate.
+    pub side_address_rate: Rate,
+    /// Addresses whose rates are remembered for it.
+    pub side_addresses_max: usize,
     /// Demo login and demo page exist.
     pub is_demo: bool,
 }
@@ -63,6 +67,8 @@ impl Default for FrontConfig {
             sse_ping: Duration::from_secs(15),
             drain_deadline: Duration::from_secs(10),
             token_cache_max: 131_072,
+            side_address_rate: Rate::per_second(50, 200),
+            side_addresses_max: 65_536,
             is_demo: false,
         }
     }

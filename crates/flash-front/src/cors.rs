@@ -6,8 +6,9 @@ use crate::reply::ReplyBody;
 
 const EXPOSED: HeaderValue =
     HeaderValue::from_static("Location, Retry-After, Idempotency-Replayed");
-const ALLOWED: HeaderValue =
-    HeaderValue::from_static("Authorization, Content-Type, Idempotency-Key, Last-Event-ID");
+const ALLOWED: HeaderValue = HeaderValue::from_static(
+    "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, X-Device-Id",
+);
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 const ORIGIN: HeaderValue = HeaderValue::from_static("Origin");
 const ANY: HeaderValue = HeaderValue::from_static("*");

@@ -33,6 +33,8 @@ mod sale_view;
 mod server;
 mod service;
 mod services;
+mod side;
+mod side_table;
 mod token_cache;
 mod webhooks;
 
@@ -44,9 +46,10 @@ pub use outcome::{Problem, Word};
 pub use rehearsal::{RehearsalPlan, RehearsalReport, RehearsedItem};
 pub use server::{Beside, BindError, Ended, Front};
 pub use services::{
-    DeadLetterView, Rehearsals, Rehearsing, ReportFormat, Reports, Services, WebhookRefusal,
-    WebhookView, Webhooks,
+    DeadLetterView, Rehearsals, Rehearsing, ReportFormat, Reports, Services, SideDoor,
+    WebhookRefusal, WebhookView, Webhooks,
 };
+pub use side_table::BadSideTable;
 pub use token_cache::TokenCache;
 
 /// The OpenAPI document of the public (`false`) or the admin port, as it is served.
@@ -56,7 +59,8 @@ pub fn openapi_document(is_admin: bool) -> bytes::Bytes {
     } else {
         routes::Listener::Public
     };
-    openapi::document(port, false)
+    // Without side services there is nothing that could contradict.
+    openapi::document(port, false, &side_table::SideTable::default()).unwrap_or_default()
 }
 
 /// Reads the body of a purchase as the hot path does; gives the number of its lines. For measuring.

@@ -3,21 +3,24 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
+use serde_json::Value;
 use utoipa::OpenApi;
 use utoipa::openapi::header::{Header, HeaderBuilder};
 use utoipa::openapi::path::{HttpMethod, OperationBuilder, ParameterBuilder, ParameterIn};
 use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{
-    Components, ContentBuilder, InfoBuilder, ObjectBuilder, PathItem, Ref, RefOr, Required,
-    ResponseBuilder, Schema, Type,
+    ContentBuilder, InfoBuilder, ObjectBuilder, PathItem, Ref, RefOr, Required, ResponseBuilder,
+    Schema, Type,
 };
 
 use crate::rehearsal::{RehearsalReport, RehearsedItem};
 use crate::routes::{ENDPOINTS, Endpoint, Listener, Route, Who, is_on};
 use crate::sale_view::{ItemView, SaleView, UnitsView, WaveView};
+use crate::side_table::{BadSideTable, SideTable};
 
 mod report;
+mod side;
 mod wire;
 
 #[derive(OpenApi)]
@@ -97,7 +100,14 @@ A purchase carries an Idempotency-Key: the same key gets the same reservation ag
 const ADMIN_TEXT: &str = "Running a sale. Keys have roles: viewers read, merchants run sales, operators run the machine.";
 
 /// The document of a port, as JSON.
-pub(crate) fn document(port: Listener, is_demo: bool) -> Bytes {
+///
+/// # Errors
+/// Where a schema of a side service is missing, or stands there twice and not the same.
+pub(crate) fn document(
+    port: Listener,
+    is_demo: bool,
+    side: &SideTable,
+) -> Result<Bytes, BadSideTable> {
     let mut document = Schemas::openapi();
     let (title, text) = if port == Listener::Admin {
         ("Stampede, admin port", ADMIN_TEXT)
@@ -140,35 +150,42 @@ pub(crate) fn document(port: Listener, is_demo: bool) -> Bytes {
         }
     }
     if let Some(components) = &mut document.components {
-        // Our own types: they can be written.
-        let paths = serde_json::to_string(&document.paths).unwrap_or_default();
-        keep_named(components, &paths);
         for schema in components.schemas.values_mut() {
             tell_ids(schema);
         }
     }
-    // The same.
-    Bytes::from(serde_json::to_vec(&document).unwrap_or_default())
+    // Our own types: they can be written.
+    let mut document = serde_json::to_value(&document).unwrap_or_default();
+    side::add(&mut document, port, side)?;
+    keep_named(&mut document)?;
+    Ok(Bytes::from(document.to_string()))
 }
 
-/// Leaves the schemas that these paths name, or that one of those names, and the ways to prove who one is that they
+/// Leaves the schemas that the paths name, or that one of those names, and the ways to prove who one is that they
 /// take.
-fn keep_named(components: &mut Components, paths: &str) {
+fn keep_named(document: &mut Value) -> Result<(), BadSideTable> {
+    let paths = document["paths"].to_string();
+    let components = &mut document["components"];
     let mut named = BTreeSet::new();
-    let mut texts = vec![paths.to_owned()];
+    let mut texts = vec![paths.clone()];
     while let Some(text) = texts.pop() {
         for name in names_of_schemas(&text) {
-            if named.insert(name.to_owned())
-                && let Some(schema) = components.schemas.get(name)
-            {
-                texts.push(serde_json::to_string(schema).unwrap_or_default());
+            if named.insert(name.to_owned()) {
+                let schema = components["schemas"].get(name);
+                let schema = schema.ok_or_else(|| {
+                    BadSideTable(format!("there is no schema of the name {name}"))
+                })?;
+                texts.push(schema.to_string());
             }
         }
     }
-    components.schemas.retain(|name, _| named.contains(name));
-    components
-        .security_schemes
-        .retain(|name, _| paths.contains(&format!("{{\"{name}\":[]}}")));
+    if let Some(schemas) = components["schemas"].as_object_mut() {
+        schemas.retain(|name, _| named.contains(name));
+    }
+    if let Some(schemes) = components["securitySchemes"].as_object_mut() {
+        schemes.retain(|name, _| paths.contains(&format!("{{\"{name}\":[]}}")));
+    }
+    Ok(())
 }
 
 /// What a text refers to, as JSON does.
@@ -321,6 +338,7 @@ fn header_text(name: &str) -> Option<&'static str> {
             "The buyer whom a storefront acts for: required with its key on a purchase and beside \
              idempotency_key, refused beside a buyer's token",
         ),
+        "X-Device-Id" => Some("The device, as the shop tells devices apart"),
         "Last-Event-ID" => Some("The last event that was seen: no snapshot where nothing changed"),
         _ => None,
     }
@@ -363,7 +381,7 @@ mod tests {
     use super::*;
 
     fn parsed(port: Listener, is_demo: bool) -> serde_json::Value {
-        serde_json::from_slice(&document(port, is_demo)).unwrap()
+        serde_json::from_slice(&document(port, is_demo, &SideTable::default()).unwrap()).unwrap()
     }
 
     #[test]
@@ -555,6 +573,9 @@ mod tests {
             reasons: vec![],
             durability: Durability::Memory,
         };
+        let mut health = serde_json::to_value(&health).unwrap();
+        // Beside what the engine says of itself.
+        health["notes"] = serde_json::json!([]);
         let documents = [Listener::Public, Listener::Admin].map(|port| parsed(port, false));
         for (name, written) in [
             ("Reservation", serde_json::to_value(&reservation).unwrap()),
@@ -565,7 +586,7 @@ mod tests {
             ("SaleAudit", serde_json::to_value(&audit).unwrap()),
             ("Webhook", serde_json::to_value(&webhook).unwrap()),
             ("DeadLetter", serde_json::to_value(&letter).unwrap()),
-            ("Health", serde_json::to_value(&health).unwrap()),
+            ("Health", health),
         ] {
             let mut schemas = documents
                 .iter()

@@ -7,8 +7,10 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use bytes::Bytes;
+use flash_types::side::SideProblem;
 use flash_types::{Refusal, ReservationId};
 use http::{HeaderValue, StatusCode};
+use serde_json::Value;
 
 macro_rules! words {
     ($($variant:ident $word:literal)*) => {
@@ -103,6 +105,8 @@ pub enum Problem {
     Refused(Refusal),
     /// 504: sent to the store, fate not known.
     Unknown(Option<ReservationId>),
+    /// What a side service says no with.
+    Side(Box<SideProblem>),
 }
 
 /// A problem without variable parts, rendered by the compiler.
@@ -181,6 +185,7 @@ impl Problem {
                     .done();
             }
             Self::Unknown(id) => return unknown(*id),
+            Self::Side(problem) => return side(problem),
             Self::Unauthenticated => fixed!(
                 401,
                 Unauthenticated,
@@ -421,6 +426,39 @@ fn unknown(id: Option<ReservationId>) -> Rendered {
     }
 }
 
+/// What a side service says, with further members where their names are free.
+fn side(problem: &SideProblem) -> Rendered {
+    const TAKEN: [&str; 6] = [
+        "type",
+        "title",
+        "status",
+        "outcome",
+        "detail",
+        "retry_after_ms",
+    ];
+    let outcome = problem.outcome;
+    let mut title = outcome.replace('_', " ");
+    if let Some(first) = title.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    // The counters, which are those of purchases, never see it.
+    let known = Word::ALL.iter().find(|word| word.as_str() == outcome);
+    let word = known.copied().unwrap_or(Word::Internal);
+    let mut variable = Variable::said(problem.status, word, outcome, &title, &problem.detail);
+    for (name, value) in &problem.more {
+        if !TAKEN.contains(&name.as_str()) {
+            let name = Value::from(name.as_str());
+            // Written by hand: a name may hold a quote.
+            let _ = write!(variable.body, ",{name}:{value}");
+        }
+    }
+    if let Some(wait) = problem.retry_after {
+        let ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
+        variable = variable.retry(ms.max(1));
+    }
+    variable.done()
+}
+
 /// A body with variable parts.
 struct Variable {
     status: u16,
@@ -431,9 +469,13 @@ struct Variable {
 
 impl Variable {
     fn new(status: u16, word: Word, title: &str, detail: &str) -> Self {
+        Self::said(status, word, word.as_str(), title, detail)
+    }
+
+    /// With an outcome that may be none of ours.
+    fn said(status: u16, word: Word, text: &str, title: &str, detail: &str) -> Self {
         let mut body = String::with_capacity(256 + detail.len());
-        let text = word.as_str();
-        let detail = serde_json::Value::from(detail);
+        let detail = Value::from(detail);
         // Writing to a String cannot fail.
         let _ = write!(
             body,
@@ -586,6 +628,29 @@ mod tests {
                 assert!(body["final"].is_boolean());
             }
         }
+    }
+
+    #[test]
+    fn what_side_services_say_is_told_whole() {
+        let mut problem = SideProblem::new(409, "not_eligible_yet", "a \"quote\"")
+            .with("status", 1)
+            .with("need\"ed", serde_json::json!({"points": 5}))
+            .retry_after(std::time::Duration::from_millis(1_001));
+        problem.is_conflict = true;
+        let rendered = Problem::Side(Box::new(problem)).render();
+        assert_eq!(rendered.status, 409);
+        assert_eq!(rendered.retry_after.unwrap(), "2");
+        let body: Value = serde_json::from_slice(&rendered.body).unwrap();
+        assert_eq!(
+            body,
+            serde_json::json!({
+                "type": "urn:stampede:problem:not_eligible_yet", "title": "Not eligible yet", "status": 409,
+                "outcome": "not_eligible_yet", "detail": "a \"quote\"", "need\"ed": {"points": 5},
+                "retry_after_ms": 1_001,
+            })
+        );
+        let known = SideProblem::not_found("coupon");
+        assert_eq!(Problem::Side(Box::new(known)).render().word, Word::NotFound);
     }
 
     #[test]

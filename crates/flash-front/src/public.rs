@@ -19,7 +19,7 @@ use crate::request::{Query, path_id};
 use crate::routes::Route;
 use crate::sale_view::{PageView, SaleView};
 use crate::service::Call;
-use crate::{bodies, demo, reservation_json};
+use crate::{bodies, demo, reservation_json, side};
 
 const ONE_SECOND: HeaderValue = HeaderValue::from_static("public, max-age=1");
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -29,8 +29,9 @@ pub(crate) async fn handle(
     call: &Call<'_>,
     body: Incoming,
     route: Route,
-    [name, _]: [&str; 2],
+    names: [&str; 3],
 ) -> Result<Reply, Problem> {
+    let name = names[0];
     let sale = || path_id("sale", name, SaleId::parse);
     match route {
         Route::Time => time(call),
@@ -49,6 +50,7 @@ pub(crate) async fn handle(
             StatusCode::OK,
             call.shared().public_document.clone(),
         )),
+        Route::Side(index) => side::handle(call, body, index, names).await,
         Route::DemoLogin => demo::login(call, body).await,
         Route::DemoPage => Ok(demo::page()),
         // Answered before, or on the other port.

@@ -28,7 +28,7 @@ pub(crate) enum Field<'a> {
 }
 
 impl<'a> Field<'a> {
-    fn add(&mut self, value: &'a HeaderValue) {
+    pub(crate) fn add(&mut self, value: &'a HeaderValue) {
         *self = match self {
             Self::Absent => Self::Once(value.as_bytes()),
             Self::Once(_) | Self::Repeated => Self::Repeated,
@@ -36,7 +36,7 @@ impl<'a> Field<'a> {
     }
 
     /// The value, if it stands there once; a header of that name that stands there twice is refused.
-    fn single(self, name: &str) -> Result<Option<&'a [u8]>, Problem> {
+    pub(crate) fn single(self, name: &str) -> Result<Option<&'a [u8]>, Problem> {
         match self {
             Self::Absent => Ok(None),
             Self::Once(value) => Ok(Some(value)),
@@ -117,6 +117,19 @@ impl<'a> Head<'a> {
             Field::Once(value) if is_json(value) => {}
             Field::Once(_) | Field::Repeated => return Err(Problem::UnsupportedMediaType),
         }
+        self.check_length(bytes_max)
+    }
+
+    /// The `Content-Type`, where it stands there once and is text.
+    pub(crate) fn content_type(&self) -> Option<&'a str> {
+        match self.content_type {
+            Field::Once(value) => str::from_utf8(value).ok(),
+            Field::Absent | Field::Repeated => None,
+        }
+    }
+
+    /// Refuses a body that is too long, before any of it is read.
+    pub(crate) fn check_length(&self, bytes_max: usize) -> Result<(), Problem> {
         if let Some(value) = self.content_length.single("Content-Length")? {
             let length = str::from_utf8(value)
                 .ok()
@@ -206,6 +219,14 @@ impl<'a> Query<'a> {
             pairs.push((known, value));
         }
         Ok(Self(pairs))
+    }
+
+    /// All of them, by name.
+    pub(crate) fn into_pairs(self) -> Vec<(&'static str, String)> {
+        let pairs = self.0.into_iter();
+        pairs
+            .map(|(name, value)| (name, value.into_owned()))
+            .collect()
     }
 
     /// The text of a parameter.

@@ -2,6 +2,8 @@
 
 use http::{HeaderValue, Method};
 
+use crate::side_table::{BadSideTable, SideTable};
+
 /// Which port an endpoint is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Listener {
@@ -69,6 +71,8 @@ pub(crate) enum Route {
     Metrics,
     Healthz,
     Readyz,
+    /// Of a side service: a place in the merged table.
+    Side(usize),
 }
 
 /// One line of the table.
@@ -217,7 +221,7 @@ pub(crate) struct Routes {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Found<'a> {
     /// An endpoint, with what stands in the path's braces (empty where there are none).
-    Endpoint(Route, [&'a str; 2]),
+    Endpoint(Route, [&'a str; 3]),
     /// The path is there; these are its methods.
     OtherMethod(HeaderValue),
     /// No such path.
@@ -236,9 +240,16 @@ pub(crate) fn is_on(endpoint: &Endpoint, port: Listener, is_demo: bool) -> bool 
 impl Routes {
     /// The router of a port.
     ///
+    /// # Errors
+    /// Names the two paths of the side services, or one of them and one of ours, that contradict each other.
+    ///
     /// # Panics
-    /// If two paths of the table contradict each other; a test builds all of them.
-    pub(crate) fn new(port: Listener, is_demo: bool) -> Self {
+    /// If two paths of our own table do; a test builds all of them.
+    pub(crate) fn new(
+        port: Listener,
+        is_demo: bool,
+        side: &SideTable,
+    ) -> Result<Self, BadSideTable> {
         let mut paths: Vec<(&str, Vec<(Method, Route)>)> = Vec::new();
         for endpoint in ENDPOINTS
             .iter()
@@ -250,8 +261,19 @@ impl Routes {
                 None => paths.push((endpoint.path, vec![entry])),
             }
         }
+        let own_count = paths.len();
+        for (method, path, route) in side.on(port)? {
+            let known = paths.iter_mut().find(|(known, _)| *known == path);
+            match known {
+                Some((_, endpoints)) if endpoints.iter().any(|(other, _)| *other == method) => {
+                    return Err(BadSideTable::twice(&method, path));
+                }
+                Some((_, endpoints)) => endpoints.push((method, route)),
+                None => paths.push((path, vec![(method, route)])),
+            }
+        }
         let mut router = matchit::Router::new();
-        for (path, endpoints) in paths {
+        for (index, (path, endpoints)) in paths.into_iter().enumerate() {
             let mut allow: Vec<&str> = endpoints
                 .iter()
                 .map(|(method, _)| method.as_str())
@@ -261,11 +283,14 @@ impl Routes {
             }
             allow.push("OPTIONS");
             let allow = HeaderValue::from_str(&allow.join(", ")).expect("methods are ASCII");
-            router
-                .insert(path, Place { endpoints, allow })
-                .expect("the paths of the table do not contradict each other");
+            let inserted = router.insert(path, Place { endpoints, allow });
+            if index < own_count {
+                inserted.expect("the paths of the table do not contradict each other");
+            } else {
+                inserted.map_err(|error| BadSideTable::unroutable(path, &error))?;
+            }
         }
-        Self { router }
+        Ok(Self { router })
     }
 
     /// Finds the endpoint; HEAD is answered as GET.
@@ -287,10 +312,7 @@ impl Routes {
             return Found::OtherMethod(place.value.allow.clone());
         };
         let mut params = place.params.iter().map(|(_, value)| value);
-        Found::Endpoint(
-            *route,
-            [params.next().unwrap_or(""), params.next().unwrap_or("")],
-        )
+        Found::Endpoint(*route, std::array::from_fn(|_| params.next().unwrap_or("")))
     }
 }
 
@@ -308,9 +330,9 @@ mod tests {
 
     #[test]
     fn every_endpoint_is_found_on_its_port_only() {
-        let public = Routes::new(Listener::Public, true);
-        let plain = Routes::new(Listener::Public, false);
-        let admin = Routes::new(Listener::Admin, true);
+        let public = Routes::new(Listener::Public, true, &SideTable::default()).unwrap();
+        let plain = Routes::new(Listener::Public, false, &SideTable::default()).unwrap();
+        let admin = Routes::new(Listener::Admin, true, &SideTable::default()).unwrap();
         for endpoint in ENDPOINTS {
             let path = endpoint
                 .path
@@ -330,18 +352,18 @@ mod tests {
 
     #[test]
     fn other_methods_are_told_and_head_is_get() {
-        let routes = Routes::new(Listener::Admin, false);
+        let routes = Routes::new(Listener::Admin, false, &SideTable::default()).unwrap();
         assert_eq!(
             routes.find(&Method::DELETE, "/v1/admin/sales"),
             Found::OtherMethod(HeaderValue::from_static("GET, POST, HEAD, OPTIONS"))
         );
         assert_eq!(
             routes.find(&Method::HEAD, "/v1/admin/sales/s1"),
-            Found::Endpoint(Route::AdminSale, ["s1", ""])
+            Found::Endpoint(Route::AdminSale, ["s1", "", ""])
         );
         assert_eq!(
             routes.find(&Method::POST, "/v1/admin/sales/s1/items/i1/stock"),
-            Found::Endpoint(Route::Stock, ["s1", "i1"])
+            Found::Endpoint(Route::Stock, ["s1", "i1", ""])
         );
         for nowhere in [
             "",

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use flash_admission::HashKey;
 use flash_engine::Engine;
 use metrics_exporter_prometheus::PrometheusHandle;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -27,6 +28,8 @@ use crate::outcome::Problem;
 use crate::routes::{Listener, Routes};
 use crate::service::{ConnectionState, Shared, Worker};
 use crate::services::Services;
+use crate::side::Side;
+use crate::side_table::{BadSideTable, SideTable};
 
 /// Waiting connections that the kernel keeps per listener.
 const ACCEPT_QUEUE_MAX: i32 = 4_096;
@@ -55,6 +58,9 @@ pub enum BindError {
     /// A key for buyers' tokens cannot be used.
     #[error(transparent)]
     Key(#[from] BadJwtKey),
+    /// The tables of the side services contradict each other, or ours.
+    #[error(transparent)]
+    Side(#[from] BadSideTable),
     /// A thread or its runtime cannot be made.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
@@ -118,12 +124,16 @@ impl Front {
             JwtMaterial::Hs256(secret) => Some(secret.clone()).filter(|_| config.is_demo),
             JwtMaterial::Rs256Pem(_) | JwtMaterial::EdDsaPem(_) => None,
         });
+        let table = services.side.as_ref().map(SideTable::of);
+        let table = table.unwrap_or_default();
+        let started_at = engine.clock().read().at;
+        let hash_key = HashKey(keys.hash_seed.0, keys.hash_seed.1);
         let shared = Arc::new(Shared {
-            identity: Identity::new(keys, config.token_cache_max, engine.clock().read().at)?,
-            public_routes: Routes::new(Listener::Public, config.is_demo),
-            admin_routes: Routes::new(Listener::Admin, config.is_demo),
-            public_document: openapi::document(Listener::Public, config.is_demo),
-            admin_document: openapi::document(Listener::Admin, config.is_demo),
+            identity: Identity::new(keys, config.token_cache_max, started_at)?,
+            public_routes: Routes::new(Listener::Public, config.is_demo, &table)?,
+            admin_routes: Routes::new(Listener::Admin, config.is_demo, &table)?,
+            public_document: openapi::document(Listener::Public, config.is_demo, &table)?,
+            admin_document: openapi::document(Listener::Admin, config.is_demo, &table)?,
             cors: Cors::new(&config.cors_origins),
             hub: Arc::new(Hub::new(
                 Arc::clone(&engine),
@@ -135,6 +145,10 @@ impl Front {
             metrics: FrontMetrics::new(threads + 1),
             prometheus,
             demo_secret,
+            side: services
+                .side
+                .as_ref()
+                .map(|door| Side::new(door, table, &config, hash_key, started_at)),
             services,
             is_stopping: AtomicBool::new(false),
             engine,

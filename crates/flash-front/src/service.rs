@@ -24,6 +24,7 @@ use crate::reply::{Reply, ReplyBody, close_after, problem_response};
 use crate::request::Head;
 use crate::routes::{Found, Routes, purchase_path};
 use crate::services::Services;
+use crate::side::Side;
 use crate::{admin, public, purchase};
 
 /// What all threads share.
@@ -42,6 +43,8 @@ pub(crate) struct Shared {
     /// The secret that demo tokens are signed with.
     pub(crate) demo_secret: Option<Vec<u8>>,
     pub(crate) services: Services,
+    /// The side services, where there are any.
+    pub(crate) side: Option<Side>,
     pub(crate) is_stopping: AtomicBool,
 }
 
@@ -123,6 +126,18 @@ impl Call<'_> {
     /// Reads the body of this request.
     pub(crate) async fn body(&self, body: Incoming, bytes_max: usize) -> Result<Bytes, Problem> {
         self.head.check_body(bytes_max)?;
+        let is_here = self.connection.is_request_here.load(Ordering::Relaxed);
+        let timeout: Duration = self.shared().config.body_timeout;
+        crate::request::read_body(body, bytes_max, is_here, timeout).await
+    }
+
+    /// The same, whatever its type.
+    pub(crate) async fn raw_body(
+        &self,
+        body: Incoming,
+        bytes_max: usize,
+    ) -> Result<Bytes, Problem> {
+        self.head.check_length(bytes_max)?;
         let is_here = self.connection.is_request_here.load(Ordering::Relaxed);
         let timeout: Duration = self.shared().config.body_timeout;
         crate::request::read_body(body, bytes_max, is_here, timeout).await

@@ -6,9 +6,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use flash_types::side::{SideAnswer, SideEndpoint, SideProblem, SideRequest};
 use flash_types::{Refusal, SaleId, Timestamp};
 use futures_util::future::BoxFuture;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::rehearsal::{RehearsalPlan, RehearsalReport};
 
@@ -21,6 +23,26 @@ pub struct Services {
     pub rehearsals: Option<Arc<dyn Rehearsals>>,
     /// Makes reports of sales.
     pub reports: Option<Arc<dyn Reports>>,
+    /// What stands beside the purchase path.
+    pub side: Option<Arc<dyn SideDoor>>,
+}
+
+/// The door to all side services: one merged table, and somebody who answers on threads of its own.
+pub trait SideDoor: Send + Sync {
+    /// Every endpoint of every service; [`SideRequest::endpoint`] is a place in this list, which never changes.
+    fn endpoints(&self) -> Vec<&'static SideEndpoint>;
+
+    /// Schemas that the endpoints name, as OpenAPI 3.1 wants them.
+    fn schemas(&self) -> Vec<(&'static str, Value)>;
+
+    /// Answers a request, within a bound. It runs outside of the caller's thread.
+    ///
+    /// # Cancel safety
+    /// What was taken goes on without its caller.
+    fn answer(&self, request: SideRequest) -> BoxFuture<'_, Result<SideAnswer, SideProblem>>;
+
+    /// What operators should know while the purchase path is well: told by `/readyz`.
+    fn notes(&self) -> Vec<String>;
 }
 
 /// The relay of events to webhooks.

@@ -59,7 +59,8 @@ pub struct SideEndpoint {
     pub summary: &'static str,
     /// Known parameters of the query; others are refused.
     pub query: &'static [&'static str],
-    /// Schema of the body; `None` takes none, but for an empty object.
+    /// Schema of the body; `None` takes none, but for an empty object. With a slash it is the media type that is taken
+    /// instead of JSON: `text/csv`, or all of a kind, `image/*`.
     pub body: Option<&'static str>,
     /// Longest body, bytes.
     pub body_bytes_max: usize,
@@ -163,7 +164,7 @@ impl SideAnswer {
 }
 
 /// A no, on its way to `application/problem+json`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SideProblem {
     /// 400-504.
     pub status: u16,
@@ -175,6 +176,9 @@ pub struct SideProblem {
     pub retry_after: Option<Duration>,
     /// Further members.
     pub more: Map<String, Value>,
+    /// Another transaction was in the way and nothing was changed: the whole [`SideService::answer`] is tried again at
+    /// once, and this is told only where that does not help.
+    pub is_conflict: bool,
 }
 
 impl SideProblem {
@@ -186,6 +190,7 @@ impl SideProblem {
             detail: detail.into(),
             retry_after: None,
             more: Map::new(),
+            is_conflict: false,
         }
     }
 

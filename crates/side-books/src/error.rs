@@ -38,7 +38,8 @@ impl SideError {
     /// As told to a client. Details of the database are for the log, not for the caller.
     pub fn into_problem(self) -> SideProblem {
         let wait = Duration::from_secs(1);
-        match self {
+        let is_conflict = self.is_conflict();
+        let mut problem = match self {
             Self::Refused(problem) => *problem,
             Self::Sql(SqlError::Conflict | SqlError::TimedOut | SqlError::Unavailable(_)) => {
                 SideProblem::new(
@@ -64,6 +65,8 @@ impl SideError {
                 tracing::error!(%error, "a command of the campaigns failed by somebody's mistake");
                 SideProblem::new(500, "internal", "this should not have happened")
             }
-        }
+        };
+        problem.is_conflict = is_conflict;
+        problem
     }
 }

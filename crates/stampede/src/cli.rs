@@ -66,6 +66,9 @@ pub(crate) struct ServeArgs {
     /// Redis for the purchase path instead of the embedded store: redis://, rediss:// or redis+unix://.
     #[arg(long, value_name = "URL", help_heading = "Redis")]
     pub(crate) redis: Option<String>,
+    /// Database of the campaigns: sqlite:FILE or postgres://… [default: sqlite:<data>/campaigns.db]
+    #[arg(long, value_name = "URL")]
+    pub(crate) database: Option<String>,
     /// Name of this node in Redis; a second process with it takes over from the first. [default: kept in <data>/node]
     #[arg(long, value_name = "ID", help_heading = "Redis")]
     pub(crate) node: Option<String>,

@@ -10,7 +10,9 @@ use flash_front::{IpNet, JwtKey, JwtMaterial, Verifier};
 use flash_settle::outbox::{Target, Timeouts, WEBHOOKS_MAX};
 use flash_store::RedisUrl;
 use flash_types::{Durability, ItemId, SaleId, bounds};
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
+use side_books::sql::DatabaseUrl;
 use tracing_subscriber::EnvFilter;
 
 use crate::Failure;
@@ -30,6 +32,7 @@ pub(crate) struct Config {
     pub(crate) keys: Keys,
     pub(crate) webhook: WebhookLimits,
     pub(crate) log: Log,
+    pub(crate) campaigns: Campaigns,
     pub(crate) webhooks: Vec<Webhook>,
 }
 
@@ -157,6 +160,7 @@ pub(crate) struct Keys {
     pub(crate) buyer_jwt: Vec<BuyerJwt>,
     pub(crate) buyer_jwt_audience: String,
     pub(crate) buyer_jwt_issuer: String,
+    pub(crate) campaign_key: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -239,6 +243,47 @@ pub(crate) struct Webhook {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+pub(crate) struct Campaigns {
+    pub(crate) enabled: bool,
+    pub(crate) database: String,
+    pub(crate) threads: usize,
+    pub(crate) in_flight_max: usize,
+    pub(crate) queue_max: usize,
+    pub(crate) deadline_ms: u64,
+    pub(crate) address_rate_per_s: u32,
+    pub(crate) address_burst: u32,
+    pub(crate) zone: String,
+    pub(crate) notifier: Notifier,
+}
+
+impl Default for Campaigns {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            database: String::new(),
+            threads: 1,
+            in_flight_max: 256,
+            queue_max: 1_024,
+            deadline_ms: 2_000,
+            address_rate_per_s: 50,
+            address_burst: 200,
+            zone: "Asia/Shanghai".into(),
+            notifier: Notifier::default(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Notifier {
+    pub(crate) url: String,
+    pub(crate) secret: String,
+    pub(crate) secret_previous: String,
+    pub(crate) allow_private: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub(crate) struct Log {
     pub(crate) level: String,
 }
@@ -292,6 +337,9 @@ impl Config {
         }
         if let Some(redis) = &args.redis {
             config.store.redis.clone_from(redis);
+        }
+        if let Some(database) = &args.database {
+            config.campaigns.database.clone_from(database);
         }
         if let Some(node) = &args.node {
             config.store.node.clone_from(node);
@@ -423,6 +471,7 @@ impl Config {
             1 << 28,
         )?;
         self.check_store()?;
+        self.check_campaigns()?;
         self.trusted_proxies()?;
         check_level(&self.log.level)?;
         self.check_webhooks()?;
@@ -444,6 +493,74 @@ impl Config {
             ));
         }
         Ok(())
+    }
+
+    fn check_campaigns(&self) -> Result<(), String> {
+        let Campaigns {
+            enabled: _,
+            database: _,
+            threads,
+            in_flight_max,
+            queue_max,
+            deadline_ms,
+            address_rate_per_s,
+            address_burst,
+            zone: _,
+            notifier,
+        } = &self.campaigns;
+        in_range("campaigns.threads", *threads as u64, 1, 64)?;
+        in_range("campaigns.in_flight_max", *in_flight_max as u64, 1, 10_000)?;
+        in_range("campaigns.queue_max", *queue_max as u64, 0, 100_000)?;
+        in_range("campaigns.deadline_ms", *deadline_ms, 50, 60_000)?;
+        let rate_max = bounds::RATE_PER_S_MAX.into();
+        for (key, value) in [
+            ("campaigns.address_rate_per_s", *address_rate_per_s),
+            ("campaigns.address_burst", *address_burst),
+        ] {
+            in_range(key, value.into(), 1, rate_max)?;
+        }
+        if !notifier.url.is_empty() {
+            let is_http =
+                notifier.url.starts_with("https://") || notifier.url.starts_with("http://");
+            if !is_http {
+                return Err("campaigns.notifier.url must begin with https:// or http://".into());
+            }
+            if notifier.secret.len() < 16 {
+                return Err(
+                    "campaigns.notifier.secret must be at least 16 characters: it signs every notice"
+                        .into(),
+                );
+            }
+        }
+        let key = &self.keys.campaign_key;
+        if !key.is_empty() && crate::keys::secret_of_hex(key).is_none() {
+            return Err(
+                "keys.campaign_key must be 64 hexadecimal digits; make one with: openssl rand -hex 32"
+                    .into(),
+            );
+        }
+        self.database_url()?;
+        self.zone().map(|_| ())
+    }
+
+    /// Where campaigns are stored.
+    pub(crate) fn database_url(&self) -> Result<DatabaseUrl, String> {
+        if self.campaigns.database.is_empty() {
+            return Ok(DatabaseUrl::Sqlite(self.store.data.join("campaigns.db")));
+        }
+        // Not shown: it may hold a password.
+        let url = self.campaigns.database.parse();
+        url.map_err(|bad| format!("campaigns.database {bad}"))
+    }
+
+    /// Zone of the shop's days.
+    pub(crate) fn zone(&self) -> Result<TimeZone, String> {
+        let name = &self.campaigns.zone;
+        TimeZone::get(name).map_err(|_| {
+            format!(
+                "campaigns.zone {name:?} is not a time zone, such as \"Asia/Shanghai\" or \"UTC\""
+            )
+        })
     }
 
     /// The Redis that stores the purchase path; `None`: the embedded store does.
@@ -602,6 +719,25 @@ impl Config {
             .storefront
             .iter_mut()
             .for_each(|key| key.key = hidden.into());
+        if let Ok(url) = self.database_url()
+            && !self.campaigns.database.is_empty()
+        {
+            self.campaigns.database = url.to_string();
+        }
+        let notifier = &mut self.campaigns.notifier;
+        if let Some(end) = notifier.url.find(['?', '#']) {
+            notifier.url.truncate(end);
+            notifier.url.push_str("?<hidden>");
+        }
+        for secret in [
+            &mut notifier.secret,
+            &mut notifier.secret_previous,
+            &mut self.keys.campaign_key,
+        ] {
+            if !secret.is_empty() {
+                *secret = hidden.into();
+            }
+        }
         for webhook in &mut self.webhooks {
             let shown = webhook.as_shown();
             *webhook = shown;
@@ -749,7 +885,7 @@ fn line_of(text: &str, path: &str) -> Option<usize> {
 }
 
 /// Variables that mean something else than a key of the configuration.
-const OTHER_VARIABLES: [&str; 8] = [
+const OTHER_VARIABLES: [&str; 9] = [
     "STAMPEDE_CONFIG",
     "STAMPEDE_ADMIN_KEY",
     "STAMPEDE_DATA",
@@ -758,6 +894,7 @@ const OTHER_VARIABLES: [&str; 8] = [
     "STAMPEDE_PUBLIC",
     "STAMPEDE_ADMIN",
     "STAMPEDE_FAULT",
+    "STAMPEDE_DATABASE",
 ];
 
 /// Variables with a name of their own.
@@ -766,6 +903,7 @@ fn short_form(variable: &str) -> Option<(&'static str, &'static str)> {
         "STAMPEDE_DATA" => Some(("store", "data")),
         "STAMPEDE_REDIS" => Some(("store", "redis")),
         "STAMPEDE_NODE" => Some(("store", "node")),
+        "STAMPEDE_DATABASE" => Some(("campaigns", "database")),
         "STAMPEDE_PUBLIC" => Some(("public", "address")),
         "STAMPEDE_ADMIN" => Some(("admin", "address")),
         _ => None,
@@ -895,6 +1033,26 @@ mod tests {
             ),
             ("[store]\nnode = \"a b\"", "store.node"),
             (
+                "[campaigns]\ndatabase = \"mysql://u:0123@h/d\"",
+                ":2: campaigns.database is neither sqlite:FILE nor postgres://",
+            ),
+            (
+                "[campaigns]\nzone = \"Mars\"",
+                ":2: campaigns.zone \"Mars\"",
+            ),
+            (
+                "[campaigns]\nthreads = 0",
+                ":2: campaigns.threads is 0; it must be 1-64",
+            ),
+            (
+                "[campaigns.notifier]\nurl = \"https://x.example\"\nsecret = \"short\"",
+                ":3: campaigns.notifier.secret must be",
+            ),
+            (
+                "[keys]\ncampaign_key = \"0123\"",
+                ":2: keys.campaign_key must be 64",
+            ),
+            (
                 "[[webhooks]]\nname = \"a\"\nurl = \"https://x.example\"\nsecret = \"0123456789abcdef\"\n[[webhooks]]\nname = \"a\"\nurl = \"https://y.example\"\nsecret = \"0123456789abcdef\"",
                 ":6: webhooks[1].name \"a\" is there twice",
             ),
@@ -942,6 +1100,25 @@ mod tests {
         config.hide_keys();
         let shown = toml::to_string_pretty(&config).unwrap();
         assert!(!shown.contains("0123"), "{shown}");
+    }
+
+    #[test]
+    fn the_campaigns_are_shown_without_their_secrets() {
+        let key = "0123".repeat(16);
+        let mut config = load(
+            &format!("[campaigns.notifier]\nurl = \"https://x.example/?t=0123\"\nsecret = \"0123456789abcdef\"\n[keys]\ncampaign_key = \"{key}\""),
+            &[("STAMPEDE_DATABASE", "postgres://u:0123@h/d")],
+        )
+        .unwrap();
+        config.hide_keys();
+        let shown = toml::to_string_pretty(&config).unwrap();
+        assert!(!shown.contains("0123"), "{shown}");
+        assert!(shown.contains("postgres://h/d"), "{shown}");
+        let default = Config::default();
+        assert_eq!(
+            default.database_url().unwrap().to_string(),
+            "sqlite:./stampede-data/campaigns.db"
+        );
     }
 
     #[test]

@@ -4,13 +4,13 @@ mod admin_client;
 mod audit;
 mod backup;
 mod campaign;
+mod campaigns;
 mod cli;
 mod config;
 mod demo;
 mod event_source;
 mod keys;
 mod logs;
-#[allow(dead_code, reason = "wired where the campaigns are")]
 mod notifier;
 mod rehearsal;
 mod rehearse;

@@ -27,6 +27,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::Failure;
+use crate::campaigns::{self, Campaigns};
 use crate::cli::ServeArgs;
 use crate::config::{self, Config, Role};
 use crate::event_source::EngineEvents;
@@ -147,6 +148,8 @@ pub(crate) struct Running {
     engine: Arc<Engine>,
     stop: watch::Sender<bool>,
     rehearser: Arc<Rehearser>,
+    campaigns: Option<Campaigns>,
+    drain_deadline: Duration,
     front: JoinHandle<Result<Ended, BindError>>,
     fatal: Arc<Mutex<Option<String>>>,
 }
@@ -198,10 +201,12 @@ pub(crate) fn start(
     };
     let webhooks = webhooks::start(config, &data, events, &now).map_err(Failure::CannotStart)?;
     let rehearser = Arc::new(Rehearser::new(config));
+    let campaigns = campaigns::start(config, &engine).map_err(Failure::CannotStart)?;
     let services = Services {
         webhooks: Some(webhooks),
         rehearsals: Some(rehearser.clone()),
         reports: Some(Arc::new(Reporter::new(Arc::clone(&engine)))),
+        side: campaigns.as_ref().map(Campaigns::door),
     };
     let front = Front::bind(
         front_config,
@@ -233,6 +238,8 @@ pub(crate) fn start(
         engine,
         stop,
         rehearser,
+        campaigns,
+        drain_deadline: Duration::from_millis(config.public.drain_deadline_ms),
         front,
         fatal,
     }))
@@ -283,12 +290,19 @@ impl Running {
         tracing::info!("stopping");
         // The front may have ended by itself already.
         let _ = self.stop.send(true);
+        let until = Instant::now() + self.drain_deadline;
+        if let Some(campaigns) = &self.campaigns {
+            campaigns.begin_stop();
+        }
         self.rehearser.stop();
         let ended = self
             .front
             .join()
             .map_err(|_| anyhow::anyhow!("the front panicked"))?
             .map_err(anyhow::Error::from)?;
+        if let Some(campaigns) = self.campaigns {
+            campaigns.finish(until);
+        }
         let fatal = self.fatal.lock().take();
         if fatal.is_none() && self.engine.in_flight_jobs() > 0 {
             // The store still holds a batch. Waiting for it could take for ever; a restart tells what is durable.
@@ -332,7 +346,7 @@ fn hinted(error: &BindError) -> String {
         BindError::Listen { listener, .. } => {
             format!("{error}: choose another with --{listener} ADDR (port 0 takes a free one)")
         }
-        BindError::Key(_) | BindError::Thread(_) => error.to_string(),
+        BindError::Key(_) | BindError::Side(_) | BindError::Thread(_) => error.to_string(),
     }
 }
 
@@ -351,6 +365,11 @@ fn front_config(
         admin,
         threads,
         connections_max: config.public.connections_max,
+        admin_connections_max: config.admin.connections_max,
+        side_address_rate: flash_admission::Rate::per_second(
+            config.campaigns.address_rate_per_s,
+            config.campaigns.address_burst,
+        ),
         header_read_timeout: Duration::from_millis(config.public.header_read_timeout_ms),
         body_timeout: Duration::from_millis(config.public.body_read_timeout_ms),
         trusted_proxies: config.trusted_proxies()?,
@@ -373,6 +392,7 @@ fn front_keys(config: &Config, data: &Path) -> Result<Keys, String> {
         buyer_jwt,
         buyer_jwt_audience,
         buyer_jwt_issuer,
+        campaign_key: _,
     } = &config.keys;
     let seed = random_hash_key()?;
     let some = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());

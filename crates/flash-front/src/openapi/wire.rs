@@ -511,4 +511,6 @@ pub(super) struct Health {
     ready: bool,
     reasons: Vec<String>,
     durability: String,
+    /// What is not well beside the purchase path, which serves all the same.
+    notes: Option<Vec<String>>,
 }

@@ -6,6 +6,8 @@
     reason = "shared by test binaries, each of which uses a part"
 )]
 
+pub mod side;
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;

@@ -134,54 +134,60 @@ impl Database {
         options: SqlOptions,
         migrations: &[Migration],
     ) -> Result<Self, SqlError> {
-        static DRIVERS: Once = Once::new();
-        DRIVERS.call_once(sqlx::any::install_default_drivers);
-        let give_up = Instant::now() + OPEN_LONGEST;
-        loop {
-            match Self::open_once(url, options, migrations).await {
-                // Another process brings the same tables up to date.
-                Err(SqlError::Conflict) if Instant::now() < give_up => {
-                    tokio::time::sleep(OPEN_AGAIN_AFTER).await;
-                }
-                opened => return opened,
-            }
+        let database = Self::lazy(url, options)?;
+        if let Err(error) = database.migrate(migrations).await {
+            database.close().await;
+            return Err(error);
         }
+        Ok(database)
     }
 
-    async fn open_once(
-        url: &DatabaseUrl,
-        options: SqlOptions,
-        migrations: &[Migration],
-    ) -> Result<Self, SqlError> {
+    /// The same without a word to the database: connections are made when they are needed. Nothing may be asked of its
+    /// tables before [`Database::migrate`] has gone through. To be called inside of a runtime.
+    ///
+    /// # Errors
+    /// [`SqlError::Broken`] where the URL cannot be read.
+    pub fn lazy(url: &DatabaseUrl, options: SqlOptions) -> Result<Self, SqlError> {
+        static DRIVERS: Once = Once::new();
+        DRIVERS.call_once(sqlx::any::install_default_drivers);
         let doubt = Arc::new(Doubt::new());
         let (kind, text) = match url {
             DatabaseUrl::Sqlite(file) => (DatabaseKind::Sqlite, sqlite_url(file)),
             DatabaseUrl::Postgres(url) => (DatabaseKind::Postgres, url.clone()),
         };
         let pool = |connections_max| pool(kind, options, connections_max, &doubt);
-        let (reads, writes) = match kind {
-            DatabaseKind::Sqlite => {
-                // The writer first: it makes the file.
-                let writes = pool(1).connect(&text).await?;
-                (pool(options.connections_max).connect(&text).await?, writes)
-            }
-            DatabaseKind::Postgres => {
-                let pool = pool(options.connections_max).connect(&text).await?;
-                (pool.clone(), pool)
-            }
+        let reads = pool(options.connections_max).connect_lazy(&text)?;
+        let writes = match kind {
+            DatabaseKind::Sqlite => pool(1).connect_lazy(&text)?,
+            DatabaseKind::Postgres => reads.clone(),
         };
-        let database = Self {
+        Ok(Self {
             kind,
             reads,
             writes,
             options,
             doubt,
-        };
-        if let Err(error) = migrate::up(&database, migrations).await {
-            database.close().await;
-            return Err(error);
+        })
+    }
+
+    /// Brings its tables up to date.
+    ///
+    /// # Errors
+    /// As [`Database::open`].
+    ///
+    /// # Cancel safety
+    /// Migrations are applied whole or not at all.
+    pub async fn migrate(&self, migrations: &[Migration]) -> Result<(), SqlError> {
+        let give_up = Instant::now() + OPEN_LONGEST;
+        loop {
+            match migrate::up(self, migrations).await {
+                // Another process brings the same tables up to date.
+                Err(SqlError::Conflict) if Instant::now() < give_up => {
+                    tokio::time::sleep(OPEN_AGAIN_AFTER).await;
+                }
+                migrated => return migrated,
+            }
         }
-        Ok(database)
     }
 
     /// Which of the two.
