@@ -42,8 +42,8 @@ static ENDPOINTS: &[SideEndpoint] = &[
         path: "/v1/admin/campaigns/{campaign}/report-notes",
         who: SideWho::Merchant,
         summary: "Writes a note beside the report of a day, for the next one",
-        body: Some("ReportNoteBody"),
-        answers: &[(201, "ReportNote")],
+        body: Some("DailyReportNoteBody"),
+        answers: &[(201, "DailyReportNote")],
         problems: &[(404, "not_found")],
         ..SideEndpoint::BASE
     },
@@ -64,12 +64,12 @@ struct DailyReport {
     /// Section, figure, value; amounts end with `_minor`.
     figures: serde_json::Map<String, Value>,
     made_at: String,
-    notes: Vec<ReportNote>,
+    notes: Vec<DailyReportNote>,
 }
 
 /// A note beside a report.
 #[derive(Debug, Serialize, ToSchema)]
-struct ReportNote {
+struct DailyReportNote {
     date: String,
     who: String,
     text: String,
@@ -79,7 +79,7 @@ struct ReportNote {
 /// A note to be written.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct ReportNoteBody {
+struct DailyReportNoteBody {
     /// `2026-11-11`.
     date: String,
     /// 1-4,000 bytes.
@@ -100,8 +100,8 @@ impl SideService for Reports {
     fn schemas(&self) -> Vec<(&'static str, Value)> {
         vec![
             ("DailyReport", schema::<DailyReport>()),
-            ("ReportNote", schema::<ReportNote>()),
-            ("ReportNoteBody", schema::<ReportNoteBody>()),
+            ("DailyReportNote", schema::<DailyReportNote>()),
+            ("DailyReportNoteBody", schema::<DailyReportNoteBody>()),
         ]
     }
 
@@ -192,7 +192,7 @@ impl Reports {
         Ok(report.ok_or_else(|| SideProblem::not_found("version of this report"))?)
     }
 
-    async fn notes(&self, campaign_id: &str, date: &str) -> Result<Vec<ReportNote>, SideError> {
+    async fn notes(&self, campaign_id: &str, date: &str) -> Result<Vec<DailyReportNote>, SideError> {
         let select = query(
             "SELECT who, text, at_ms FROM report_note WHERE campaign = $1 AND date = $2 ORDER BY id LIMIT $3",
         );
@@ -202,7 +202,7 @@ impl Reports {
             .bind(NOTES_MAX);
         let mut notes = Vec::new();
         for row in self.shop.database.read().await?.rows(select).await? {
-            notes.push(ReportNote {
+            notes.push(DailyReportNote {
                 date: date.to_owned(),
                 who: row.text("who")?,
                 text: row.text("text")?,
@@ -213,7 +213,7 @@ impl Reports {
     }
 
     async fn write_note(&self, request: &SideRequest) -> Result<SideAnswer, SideError> {
-        let body: ReportNoteBody = wire::body(request)?;
+        let body: DailyReportNoteBody = wire::body(request)?;
         let campaign = self.campaign(&request.path[0]).await?;
         let day = day_of(&body.date, &written::zone_of(&campaign))?;
         if body.text.is_empty() || body.text.len() > NOTE_BYTES_MAX {
@@ -248,7 +248,7 @@ impl Reports {
         };
         note::write(&mut tx, &written, request.now).await?;
         tx.commit().await?;
-        let shown = ReportNote {
+        let shown = DailyReportNote {
             date: day.date.to_string(),
             who: who.to_owned(),
             text: body.text,
