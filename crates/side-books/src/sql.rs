@@ -14,6 +14,7 @@
 
 mod doubt;
 mod error;
+mod group;
 mod migrate;
 mod open;
 mod row;

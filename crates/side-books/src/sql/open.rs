@@ -11,6 +11,7 @@ use sqlx::{AnyPool, AssertSqlSafe, Connection as _};
 use tokio::time::{Instant, timeout};
 
 use super::doubt::Doubt;
+use super::group::Writer;
 use super::{Migration, Reader, SqlError, Tx, migrate};
 
 /// Which of the two.
@@ -117,6 +118,8 @@ pub struct Database {
     reads: AnyPool,
     /// The same pool on PostgreSQL; a pool of one on SQLite.
     writes: AnyPool,
+    /// Of a SQLite file: those who write, in line.
+    writer: Option<Writer>,
     options: SqlOptions,
     doubt: Arc<Doubt>,
 }
@@ -161,10 +164,15 @@ impl Database {
             DatabaseKind::Sqlite => pool(1).connect_lazy(&text)?,
             DatabaseKind::Postgres => reads.clone(),
         };
+        let writer = match kind {
+            DatabaseKind::Sqlite => Some(Writer::new(writes.clone(), Arc::clone(&doubt))),
+            DatabaseKind::Postgres => None,
+        };
         Ok(Self {
             kind,
             reads,
             writes,
+            writer,
             options,
             doubt,
         })
@@ -209,13 +217,17 @@ impl Database {
 
     pub(super) async fn begin_within(&self, longest: Duration) -> Result<Tx, SqlError> {
         let deadline = Instant::now() + longest;
+        if let Some(writer) = &self.writer {
+            let patience = Instant::now() + self.options.acquire_timeout;
+            return Tx::begin_in_turn(writer, patience, deadline).await;
+        }
         let begin = async || {
             let connection = self.writes.acquire().await?;
-            Tx::begin(connection, Arc::clone(&self.doubt), self.kind, deadline).await
+            Tx::begin(connection, Arc::clone(&self.doubt), deadline).await
         };
         match begin().await {
             // It broke while it was idle, which raised the doubt: the next one is asked first, or new.
-            Err(SqlError::Unavailable(_)) if self.kind == DatabaseKind::Postgres => begin().await,
+            Err(SqlError::Unavailable(_)) => begin().await,
             begun => begun,
         }
     }

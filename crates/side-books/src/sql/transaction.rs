@@ -10,10 +10,11 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::doubt::Doubt;
 use super::error::spares_connection;
+use super::group::{Turn, Writer};
 use super::{DatabaseKind, Row, SqlError};
 
 /// After it a connection is closed, which rolls back as well.
-const ROLLBACK_LONGEST: Duration = Duration::from_secs(1);
+pub(super) const ROLLBACK_LONGEST: Duration = Duration::from_secs(1);
 
 /// A statement with its values.
 pub type Query<'q> = sqlx::query::Query<'q, Any, AnyArguments>;
@@ -25,7 +26,7 @@ pub fn query<'q>(sql: &'static str) -> Query<'q> {
 
 /// What is known of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ground {
+pub(super) enum Ground {
     /// Nothing is open on it.
     Clean,
     /// A transaction is open, no statement is on its way.
@@ -36,7 +37,7 @@ enum Ground {
 
 /// Until when.
 #[derive(Debug, Clone, Copy)]
-enum Bound {
+pub(super) enum Bound {
     /// The whole of it.
     Until(Instant),
     /// Each statement by itself: for work in pages that takes as long as there is content.
@@ -45,14 +46,35 @@ enum Bound {
 
 /// A connection that goes back to its pool only if nothing is open on it.
 // Clean -> Doubtful (a statement begins) -> Clean | Open; Doubtful at the end: given up.
-struct Held {
+pub(super) struct Held {
     connection: Option<PoolConnection<Any>>,
-    ground: Ground,
-    bound: Bound,
+    pub(super) ground: Ground,
+    pub(super) bound: Bound,
     doubt: Arc<Doubt>,
 }
 
 impl Held {
+    pub(super) fn new(connection: PoolConnection<Any>, bound: Bound, doubt: Arc<Doubt>) -> Self {
+        Self {
+            connection: Some(connection),
+            ground: Ground::Clean,
+            bound,
+            doubt,
+        }
+    }
+
+    /// A statement without values.
+    pub(super) async fn say(&mut self, sql: &'static str) -> Result<(), SqlError> {
+        self.run(async |connection| sqlx::query(sql).execute(connection).await)
+            .await
+            .map(drop)
+    }
+
+    /// It was given up.
+    pub(super) fn is_gone(&self) -> bool {
+        self.connection.is_none()
+    }
+
     async fn run<T>(
         &mut self,
         statement: impl AsyncFnOnce(&mut AnyConnection) -> Result<T, sqlx::Error>,
@@ -84,7 +106,7 @@ impl Held {
         }
     }
 
-    fn give_up(&mut self) {
+    pub(super) fn give_up(&mut self) {
         if let Some(connection) = self.connection.take() {
             self.doubt.raise();
             drop(connection.detach());
@@ -198,36 +220,44 @@ impl Reader {
 
 /// A transaction. Dropped without [`Tx::commit`] it is rolled back.
 pub struct Tx {
-    held: Held,
-    kind: DatabaseKind,
+    place: Place,
     /// A statement failed. PostgreSQL answers such a commit with a roll-back, and calls it success.
     is_spoiled: bool,
 }
 
+/// Where a transaction runs.
+enum Place {
+    /// PostgreSQL: a connection of its own.
+    Own(Held),
+    /// SQLite: the turn to write, perhaps after others whose commit it shares.
+    Turn(Turn, Writer),
+}
+
 impl Tx {
+    /// On a connection of its own.
     pub(super) async fn begin(
         connection: PoolConnection<Any>,
         doubt: Arc<Doubt>,
-        kind: DatabaseKind,
         deadline: Instant,
     ) -> Result<Self, SqlError> {
-        let mut held = Held {
-            connection: Some(connection),
-            ground: Ground::Clean,
-            bound: Bound::Until(deadline),
-            doubt,
-        };
-        // SQLite: the right to write is taken at once, so that no transaction finds out half way that it may not.
-        let begin = match kind {
-            DatabaseKind::Sqlite => "BEGIN IMMEDIATE",
-            DatabaseKind::Postgres => "BEGIN",
-        };
-        held.run(async |connection| sqlx::query(begin).execute(connection).await)
-            .await?;
+        let mut held = Held::new(connection, Bound::Until(deadline), doubt);
+        held.say("BEGIN").await?;
         held.ground = Ground::Open;
         Ok(Self {
-            held,
-            kind,
+            place: Place::Own(held),
+            is_spoiled: false,
+        })
+    }
+
+    /// In the line of those who write.
+    pub(super) async fn begin_in_turn(
+        writer: &Writer,
+        patience: Instant,
+        deadline: Instant,
+    ) -> Result<Self, SqlError> {
+        let turn = writer.begin(patience, deadline).await?;
+        Ok(Self {
+            place: Place::Turn(turn, writer.clone()),
             is_spoiled: false,
         })
     }
@@ -236,14 +266,26 @@ impl Tx {
         &mut self,
         statement: impl AsyncFnOnce(&mut AnyConnection) -> Result<T, sqlx::Error>,
     ) -> Result<T, SqlError> {
-        let done = self.held.run(statement).await;
+        let done = match &mut self.place {
+            Place::Own(held) => held.run(statement).await,
+            Place::Turn(turn, _) => {
+                let done = turn.held()?.run(statement).await;
+                if done.is_err() {
+                    turn.look();
+                }
+                done
+            }
+        };
         self.is_spoiled |= done.is_err();
         done
     }
 
     /// Which database it is on: for the few places where they differ in how, never in what.
     pub fn kind(&self) -> DatabaseKind {
-        self.kind
+        match self.place {
+            Place::Own(_) => DatabaseKind::Postgres,
+            Place::Turn(..) => DatabaseKind::Sqlite,
+        }
     }
 
     /// Runs a statement that changes something; gives the number of rows that it touched.
@@ -266,23 +308,22 @@ impl Tx {
     ///
     /// # Cancel safety
     /// Committed or not; the same key finds out.
-    pub async fn commit(mut self) -> Result<(), SqlError> {
+    pub async fn commit(self) -> Result<(), SqlError> {
         if self.is_spoiled {
             self.rollback().await;
             let why = "a statement failed and the transaction was to be committed all the same";
             return Err(SqlError::Broken(why.to_owned()));
         }
-        let committed = self
-            .held
-            .run(async |connection| sqlx::query("COMMIT").execute(connection).await)
-            .await;
-        match committed {
-            Ok(_) => {
-                self.held.ground = Ground::Clean;
-                Ok(())
-            }
-            Err(SqlError::TimedOut | SqlError::Unavailable(_)) => Err(SqlError::Unknown),
-            Err(error) => Err(error),
+        match self.place {
+            Place::Turn(turn, writer) => turn.commit(&writer).await,
+            Place::Own(mut held) => match held.say("COMMIT").await {
+                Ok(()) => {
+                    held.ground = Ground::Clean;
+                    Ok(())
+                }
+                Err(SqlError::TimedOut | SqlError::Unavailable(_)) => Err(SqlError::Unknown),
+                Err(error) => Err(error),
+            },
         }
     }
 
@@ -290,18 +331,19 @@ impl Tx {
     ///
     /// # Cancel safety
     /// Rolled back in any case.
-    pub async fn rollback(mut self) {
-        // A time-out of its own for this one statement: the deadline may have passed.
-        self.held.bound = Bound::Each(ROLLBACK_LONGEST);
-        let rolled_back = self
-            .held
-            .run(async |connection| sqlx::query("ROLLBACK").execute(connection).await)
-            .await;
-        // If it failed, the connection is given up, and the server rolls back by itself.
-        self.held.ground = match rolled_back {
-            Ok(_) => Ground::Clean,
-            Err(_) => Ground::Doubtful,
-        };
+    pub async fn rollback(self) {
+        match self.place {
+            Place::Turn(turn, _) => turn.rollback().await,
+            Place::Own(mut held) => {
+                // A time-out of its own for this one statement: the deadline may have passed.
+                held.bound = Bound::Each(ROLLBACK_LONGEST);
+                // If it failed, the connection is given up, and the server rolls back by itself.
+                held.ground = match held.say("ROLLBACK").await {
+                    Ok(()) => Ground::Clean,
+                    Err(_) => Ground::Doubtful,
+                };
+            }
+        }
     }
 }
 
