@@ -65,6 +65,13 @@ CREATE TABLE command (
   PRIMARY KEY (scope, key)
 );
 
+-- By which a process knows whether its key is the one that this database is sealed with.
+CREATE TABLE seal_check (
+  id BIGINT PRIMARY KEY,
+  value TEXT NOT NULL,
+  CHECK (id = 1)
+);
+
 -- Who did what to a campaign, and every decision of a reviewer.
 CREATE TABLE audit_note (
   id SERIAL_KEY,

@@ -3,6 +3,7 @@
 //! ChaCha20-Poly1305 (RFC 8439) with a random nonce in front; the context (table, row) is authenticated, so a sealed text
 //! cannot be moved to another row.
 
+use crate::sql::{Database, Get as _, Reads as _, SqlError, query};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
@@ -100,6 +101,26 @@ impl Sealer {
 /// The length in front keeps `a` + `bc` from being `ab` + `c`.
 fn hashed(context: &str, text: &str) -> Vec<u8> {
     format!("{}|{context}|{text}", context.len()).into_bytes()
+}
+
+/// Whether this key is the one that the database was sealed with; a new database takes it.
+///
+/// # Errors
+/// The database's.
+///
+/// # Cancel safety
+/// Taken or not.
+pub async fn fits(database: &Database, sealer: &Sealer) -> Result<bool, SqlError> {
+    let value = sealer.keyed_hash("key check", "1");
+    let mut tx = database.begin().await?;
+    let insert = query("INSERT INTO seal_check (id, value) VALUES (1, $1) ON CONFLICT DO NOTHING");
+    tx.execute(insert.bind(value.clone())).await?;
+    let row = tx
+        .row(query("SELECT value FROM seal_check WHERE id = 1"))
+        .await?;
+    let known = row.map(|row| row.text("value")).transpose()?;
+    tx.commit().await?;
+    Ok(known.as_deref() == Some(&value))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use jiff::tz::TimeZone;
 use side_books::seal::Sealer;
 use side_books::sql::Database;
 
+use crate::definition::Reminders;
 use crate::fact::React;
 use crate::history::HistorySource;
 use crate::kind::Kinds;
@@ -29,6 +30,8 @@ pub struct Shop {
     pub verdict_listeners: Vec<Arc<dyn OnVerdict>>,
     /// What else there is to tell of a buyer's history, beyond what this crate knows itself.
     pub history: Vec<Arc<dyn HistorySource>>,
+    /// When those who asked for it are reminded of the start of a sale.
+    pub sale_reminders: Reminders,
     /// Where messages to buyers go.
     pub notifier: Arc<dyn Notifier>,
     /// Zone of the shop's days, where no campaign says another.

@@ -5,14 +5,17 @@
 //! reached is tried again for ever while the engine sells; one that is wrong ends the start.
 //! Stop: steps end after what they are at -> requests in flight end, to the drain deadline -> connections closed.
 
+use std::fs::{File, TryLockError};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flash_engine::Engine;
 use flash_front::SideDoor;
 use side_books::audit::Auditor;
-use side_books::seal::Sealer;
-use side_books::sql::{Database, Reads as _, SqlError, SqlOptions, query};
+use side_books::seal::{self, Sealer};
+use side_books::sql::{Database, DatabaseUrl, Reads as _, SqlError, SqlOptions, query};
 use side_books::step::Step;
 use side_campaign::shop::Shop;
 use tokio::runtime::Runtime;
@@ -43,6 +46,8 @@ const SHUTDOWN_BOUND: Duration = Duration::from_millis(500);
 
 /// Campaigns that run.
 pub(crate) struct Campaigns {
+    /// Of a SQLite file: nobody else may use it. Let go last.
+    lock: Option<File>,
     runtime: Runtime,
     door: Arc<Door>,
     database: Database,
@@ -59,6 +64,7 @@ pub(crate) fn start(config: &Config, engine: &Arc<Engine>) -> Result<Option<Camp
         return Ok(None);
     }
     let url = config.database_url()?;
+    let lock = claim_file(&url)?;
     // A second node is refused by the store itself today, so there are none; where one may join, they are counted there.
     nodes::check(0, url.kind())?;
     let secret = match config.keys.campaign_key.as_str() {
@@ -74,7 +80,8 @@ pub(crate) fn start(config: &Config, engine: &Arc<Engine>) -> Result<Option<Camp
     let inside = runtime.enter();
     let wrong = |error: SqlError| format!("the database of the campaigns, {url}: {error}");
     let database = Database::lazy(&url, SqlOptions::default()).map_err(wrong)?;
-    let opened = runtime.block_on(open(&database));
+    let sealer = Sealer::new(&secret);
+    let opened = runtime.block_on(open(&database, &sealer));
     let is_open = match opened {
         Ok(()) => true,
         Err(error) if is_wrong(&error) => return Err(wrong(error)),
@@ -85,12 +92,13 @@ pub(crate) fn start(config: &Config, engine: &Arc<Engine>) -> Result<Option<Camp
     };
     let shop = Arc::new(Shop {
         database: database.clone(),
-        sealer: Sealer::new(&secret),
+        sealer: sealer.clone(),
         desk: Arc::new(flash_engine::Desk::new(Arc::clone(engine))),
         kinds: parts::kinds(),
         reactors: parts::reactors(),
         verdict_listeners: parts::verdict_listeners(),
         history: Vec::new(),
+        sale_reminders: config.sale_reminders(),
         notifier: parts::notifier(config)?,
         zone: config.zone()?,
     });
@@ -117,6 +125,7 @@ pub(crate) fn start(config: &Config, engine: &Arc<Engine>) -> Result<Option<Camp
     steps.push(Arc::clone(&auditor) as Arc<dyn Step>);
     let life = runtime.spawn(live(
         database.clone(),
+        sealer,
         Arc::clone(&door),
         auditor,
         steps,
@@ -127,6 +136,7 @@ pub(crate) fn start(config: &Config, engine: &Arc<Engine>) -> Result<Option<Camp
     drop(inside);
     tracing::info!(database = %url, is_open, "campaigns started");
     Ok(Some(Campaigns {
+        lock,
         runtime,
         door,
         database,
@@ -151,6 +161,7 @@ impl Campaigns {
     pub(crate) fn finish(self, until: Instant) {
         self.begin_stop();
         let Self {
+            lock,
             runtime,
             door,
             database,
@@ -170,6 +181,7 @@ impl Campaigns {
             tracing::warn!("some work of the campaigns had not ended by the drain deadline");
         }
         runtime.shutdown_timeout(SHUTDOWN_BOUND);
+        drop(lock);
     }
 }
 
@@ -185,17 +197,57 @@ fn is_wrong(error: &SqlError) -> bool {
     }
 }
 
-/// Brings the tables up to date, within a bound.
-async fn open(database: &Database) -> Result<(), SqlError> {
+/// Brings the tables up to date and sees whether our key is theirs, within a bound.
+async fn open(database: &Database, sealer: &Sealer) -> Result<(), SqlError> {
     let migrations = parts::migrations();
-    tokio::time::timeout(OPEN_BOUND, database.migrate(&migrations))
+    let open = async {
+        database.migrate(&migrations).await?;
+        if seal::fits(database, sealer).await? {
+            return Ok(());
+        }
+        Err(SqlError::Broken(
+            "it is sealed with another campaign_key: give this process the campaign_key of the one that made it \
+             (keys.toml in its data folder, or keys.campaign_key)"
+                .to_owned(),
+        ))
+    };
+    tokio::time::timeout(OPEN_BOUND, open)
         .await
         .unwrap_or(Err(SqlError::TimedOut))
+}
+
+/// A SQLite file is for one process: locked by a file beside it, for as long as that is open.
+fn claim_file(url: &DatabaseUrl) -> Result<Option<File>, String> {
+    let DatabaseUrl::Sqlite(file) = url else {
+        return Ok(None);
+    };
+    let path = {
+        let mut name = file.clone().into_os_string();
+        name.push(".lock");
+        PathBuf::from(name)
+    };
+    // What is made of the database's own files takes its mode from it.
+    for path in [file, &path] {
+        let mut options = File::options();
+        options.create(true).append(true).mode(0o600);
+        let opened = options.open(path);
+        opened.map_err(|error| format!("cannot open {}: {error}", path.display()))?;
+    }
+    let lock = File::open(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(Some(lock)),
+        Err(TryLockError::WouldBlock) => Err(format!(
+            "another process uses the campaigns' database {url}: stop it, or give this one another (--database), \
+             or use one postgres://… for both"
+        )),
+        Err(TryLockError::Error(error)) => Err(format!("cannot lock {}: {error}", path.display())),
+    }
 }
 
 /// Waits for the database where it was not there, then lets the steps run and looks after it.
 async fn live(
     database: Database,
+    sealer: Sealer,
     door: Arc<Door>,
     auditor: Arc<Auditor>,
     steps: Vec<Arc<dyn Step>>,
@@ -210,7 +262,7 @@ async fn live(
             () = tokio::time::sleep(TRY_INTERVAL) => {}
             _ = stopped.wait_for(|is_stopping| *is_stopping) => return,
         }
-        match open(&database).await {
+        match open(&database, &sealer).await {
             Ok(()) => is_open = true,
             Err(error) => {
                 let why = error.to_string();

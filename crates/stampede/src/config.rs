@@ -254,6 +254,7 @@ pub(crate) struct Campaigns {
     pub(crate) address_burst: u32,
     pub(crate) zone: String,
     pub(crate) notifier: Notifier,
+    pub(crate) sale_reminders: SaleReminders,
 }
 
 impl Default for Campaigns {
@@ -269,6 +270,24 @@ impl Default for Campaigns {
             address_burst: 200,
             zone: "Asia/Shanghai".into(),
             notifier: Notifier::default(),
+            sale_reminders: SaleReminders::default(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct SaleReminders {
+    pub(crate) before_s: Vec<u32>,
+    /// 0: none.
+    pub(crate) second_after_s: u32,
+}
+
+impl Default for SaleReminders {
+    fn default() -> Self {
+        Self {
+            before_s: vec![3_600, 600],
+            second_after_s: 0,
         }
     }
 }
@@ -507,6 +526,7 @@ impl Config {
             address_burst,
             zone: _,
             notifier,
+            sale_reminders,
         } = &self.campaigns;
         in_range("campaigns.threads", *threads as u64, 1, 64)?;
         in_range("campaigns.in_flight_max", *in_flight_max as u64, 1, 10_000)?;
@@ -518,6 +538,22 @@ impl Config {
             ("campaigns.address_burst", *address_burst),
         ] {
             in_range(key, value.into(), 1, rate_max)?;
+        }
+        if sale_reminders.before_s.len() > 8 {
+            return Err("campaigns.sale_reminders.before_s holds more than 8 times".into());
+        }
+        for before_s in &sale_reminders.before_s {
+            let key = "campaigns.sale_reminders.before_s";
+            in_range(key, u64::from(*before_s), 60, 60 * 86_400)?;
+        }
+        let second = u64::from(sale_reminders.second_after_s);
+        if second > 0 {
+            in_range(
+                "campaigns.sale_reminders.second_after_s",
+                second,
+                60,
+                60 * 86_400,
+            )?;
         }
         if !notifier.url.is_empty() {
             let is_http =
@@ -551,6 +587,15 @@ impl Config {
         // Not shown: it may hold a password.
         let url = self.campaigns.database.parse();
         url.map_err(|bad| format!("campaigns.database {bad}"))
+    }
+
+    /// When those who asked for it are reminded of a sale.
+    pub(crate) fn sale_reminders(&self) -> side_campaign::definition::Reminders {
+        let told = &self.campaigns.sale_reminders;
+        side_campaign::definition::Reminders {
+            before_s: told.before_s.clone(),
+            second_after_s: Some(told.second_after_s).filter(|after_s| *after_s > 0),
+        }
     }
 
     /// Zone of the shop's days.

@@ -13,9 +13,6 @@ use crate::life::{self, Campaign};
 use crate::shop::Shop;
 use crate::state::State;
 
-/// Seconds before the start of a sale.
-const SALE_BEFORE_S: [u32; 2] = [3_600, 600];
-
 /// A campaign or a sale.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Subject {
@@ -158,8 +155,8 @@ impl ShopCalendar {
             starts_at: sale.starts_at,
             ends_at: sale.ends_at,
             zone: self.shop.zone.clone(),
-            before_s: SALE_BEFORE_S.to_vec(),
-            second_after_s: None,
+            before_s: self.shop.sale_reminders.before_s.clone(),
+            second_after_s: self.shop.sale_reminders.second_after_s,
             stage,
         })
     }

@@ -157,7 +157,8 @@ impl Deliver {
                 notice = id,
                 "a notice does not open: it was sealed with another key or is damaged"
             );
-            return Ok(Check::End("GIVEN_UP"));
+            // Not ended, which would erase it: with the right key it may open yet.
+            return Ok(Check::Later);
         };
         let is_second = outgoing.kind == "second_reminder";
         let (true, Some(subject)) = (is_second || outgoing.kind == "reminder", subject) else {

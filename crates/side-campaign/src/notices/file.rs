@@ -21,24 +21,29 @@ impl FileNotifier {
         Self { path: path.into() }
     }
 
-    fn append(&self, notice: &Outgoing) -> std::io::Result<()> {
-        let mut line = serde_json::to_vec(notice)?;
-        line.push(b'\n');
+    fn append(&self, line: &[u8]) -> std::io::Result<()> {
         // Opened each time, so that whoever moves or removes the file gets a new one.
         let mut options = OpenOptions::new();
         options.append(true).create(true).mode(0o600);
         let mut file = options.open(&self.path)?;
         // One write: lines of two processes do not mix.
-        file.write_all(&line)
+        file.write_all(line)
     }
 }
 
 impl Notifier for FileNotifier {
     fn notify<'a>(&'a self, notice: &'a Outgoing) -> BoxFuture<'a, Result<(), String>> {
-        let written = self.append(notice);
-        Box::pin(
-            async move { written.map_err(|error| format!("{}: {error}", self.path.display())) },
-        )
+        let file = self.clone();
+        Box::pin(async move {
+            let mut line = serde_json::to_vec(notice).map_err(|error| error.to_string())?;
+            line.push(b'\n');
+            let path = file.path.display().to_string();
+            // A file may be a pipe, or on a disk that hangs: that must not hold the thread.
+            let written = tokio::task::spawn_blocking(move || file.append(&line)).await;
+            written
+                .map_err(|error| error.to_string())?
+                .map_err(|error| format!("{path}: {error}"))
+        })
     }
 }
 

@@ -191,7 +191,7 @@ pub(super) fn last_sent<'q>(buyer: &str, from_ms: i64, to_ms: i64) -> Query<'q> 
     query(
         "SELECT id, subject, kind FROM notice WHERE buyer = $1 AND state = 'SENT' \
          AND sent_at_ms >= $2 AND sent_at_ms <= $3 \
-         AND kind IN ('reminder', 'second_reminder', 'pay_reminder', 'order_care') \
+         AND kind IN ('reminder', 'second_reminder', 'order_care') \
          ORDER BY sent_at_ms DESC, id DESC LIMIT 1",
     )
     .bind(buyer.to_owned())

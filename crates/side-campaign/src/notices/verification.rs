@@ -36,6 +36,12 @@ const LIMITS: Limits = [
     (5, Duration::from_secs(3_600)),
     (10, Duration::from_secs(24 * 3_600)),
 ];
+/// For one number: more than one buyer can use up, so that nobody keeps its owner out alone.
+const PHONE_LIMITS: Limits = [
+    (3, Duration::from_secs(60)),
+    (15, Duration::from_secs(3_600)),
+    (30, Duration::from_secs(24 * 3_600)),
+];
 /// For one address, which may be that of a whole office.
 const ADDRESS_LIMITS: Limits = [
     (10, Duration::from_secs(60)),
@@ -221,7 +227,7 @@ async fn count(
     let scope = |what: &str, text: &str| shop.sealer.keyed_hash(what, text);
     let mut scopes = vec![
         (scope("ask|buyer", buyer.as_str()), LIMITS),
-        (scope("ask|phone", phone_hash), LIMITS),
+        (scope("ask|phone", phone_hash), PHONE_LIMITS),
     ];
     if let Some(address) = address {
         scopes.push((scope("ask|address", &network(address)), ADDRESS_LIMITS));

@@ -127,6 +127,8 @@ impl Door {
         let all = u32::try_from(self.limits.in_flight_max).unwrap_or(u32::MAX);
         // It is never closed.
         let _ = self.permits.acquire_many(all).await;
+        // Refusals that were told are written down as well.
+        let _ = self.notes.acquire_many(NOTES_MAX as u32).await;
     }
 
     async fn tell_in_time(&self, request: SideRequest) -> Told {
