@@ -1,12 +1,12 @@
 //! What one event brings about. What must have happened before it is told first, so that events that were lost or come
 //! late leave the same books and the same facts.
-// waiting -> closed; and beside it: no order -> paid -> refunded units, which only grow.
+// waiting -> waiting (longer) | closed; and beside it: no order -> paid -> refunded units, which only grow.
 
 use flash_types::side::DeskEvent;
 use flash_types::{BuyerId, Timestamp};
 use serde::Deserialize;
 use side_books::SideError;
-use side_books::sql::{SqlError, Tx, query};
+use side_books::sql::{Reads as _, SqlError, Tx, query};
 
 use super::queries;
 use crate::fact::Fact;
@@ -53,8 +53,9 @@ pub async fn apply(
     event: &DeskEvent,
     now: Timestamp,
 ) -> Result<(), SideError> {
+    let is_extended = event.kind == "reservation.extended";
     let (is_closed, is_paid, is_refunded) = match event.kind.as_str() {
-        "reservation.reserved" => (false, false, false),
+        "reservation.reserved" | "reservation.extended" => (false, false, false),
         "reservation.released" | "reservation.expired" => (true, false, false),
         "reservation.confirmed" => (true, true, false),
         "reservation.refunded" => (true, true, true),
@@ -64,7 +65,7 @@ pub async fn apply(
     let told = Told::deserialize(&event.data).map_err(|error| {
         SqlError::Broken(format!("the event {} cannot be read: {error}", event.id))
     })?;
-    open(tx, shop, &told, now).await?;
+    open(tx, shop, &told, is_extended, now).await?;
     if is_paid {
         pay(tx, shop, event, &told, now).await?;
     }
@@ -77,9 +78,16 @@ pub async fn apply(
     Ok(())
 }
 
-async fn open(tx: &mut Tx, shop: &Shop, told: &Told, now: Timestamp) -> Result<(), SideError> {
+async fn open(
+    tx: &mut Tx,
+    shop: &Shop,
+    told: &Told,
+    is_extended: bool,
+    now: Timestamp,
+) -> Result<(), SideError> {
     let open = query(queries::OPEN).bind(told.reservation_id.clone());
-    if tx.execute(open).await? == 0 {
+    let is_new = tx.execute(open).await? == 1;
+    if !is_new && !(is_extended && waits(tx, told).await?) {
         return Ok(());
     }
     let fact = Fact::Reserved {
@@ -89,6 +97,12 @@ async fn open(tx: &mut Tx, shop: &Shop, told: &Told, now: Timestamp) -> Result<(
         expires_at: told.expires_at,
     };
     tell(tx, shop, &fact, now).await
+}
+
+/// One that is closed is not opened by an extension that comes late.
+async fn waits(tx: &mut Tx, told: &Told) -> Result<bool, SqlError> {
+    let select = query(queries::WAITS).bind(told.reservation_id.clone());
+    Ok(tx.row(select).await?.is_some())
 }
 
 async fn close(tx: &mut Tx, shop: &Shop, told: &Told, now: Timestamp) -> Result<(), SideError> {

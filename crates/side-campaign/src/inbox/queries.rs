@@ -12,6 +12,9 @@ pub const ADVANCE: &str = "UPDATE inbox SET event_id = $1, at_ms = $2 \
 pub const OPEN: &str =
     "INSERT INTO inbox_reservation (id, stage) VALUES ($1, 'waiting') ON CONFLICT DO NOTHING";
 
+/// In: reservation. Out: a row if it still waits.
+pub const WAITS: &str = "SELECT id FROM inbox_reservation WHERE id = $1 AND stage = 'waiting'";
+
 /// In: reservation. Out: one row touched if it still waited.
 pub const CLOSE: &str =
     "UPDATE inbox_reservation SET stage = 'closed' WHERE id = $1 AND stage = 'waiting'";
