@@ -6,7 +6,7 @@ use flash_types::side::DeskEvent;
 use flash_types::{BuyerId, Timestamp};
 use serde::Deserialize;
 use side_books::SideError;
-use side_books::sql::{Reads as _, SqlError, Tx, query};
+use side_books::sql::{SqlError, Tx, query};
 
 use super::queries;
 use crate::fact::Fact;
@@ -53,7 +53,6 @@ pub async fn apply(
     event: &DeskEvent,
     now: Timestamp,
 ) -> Result<(), SideError> {
-    let is_extended = event.kind == "reservation.extended";
     let (is_closed, is_paid, is_refunded) = match event.kind.as_str() {
         "reservation.reserved" | "reservation.extended" => (false, false, false),
         "reservation.released" | "reservation.expired" => (true, false, false),
@@ -65,7 +64,7 @@ pub async fn apply(
     let told = Told::deserialize(&event.data).map_err(|error| {
         SqlError::Broken(format!("the event {} cannot be read: {error}", event.id))
     })?;
-    open(tx, shop, &told, is_extended, now).await?;
+    open(tx, shop, &told, now).await?;
     if is_paid {
         pay(tx, shop, event, &told, now).await?;
     }
@@ -78,16 +77,12 @@ pub async fn apply(
     Ok(())
 }
 
-async fn open(
-    tx: &mut Tx,
-    shop: &Shop,
-    told: &Told,
-    is_extended: bool,
-    now: Timestamp,
-) -> Result<(), SideError> {
-    let open = query(queries::OPEN).bind(told.reservation_id.clone());
+async fn open(tx: &mut Tx, shop: &Shop, told: &Told, now: Timestamp) -> Result<(), SideError> {
+    let open = query(queries::OPEN)
+        .bind(told.reservation_id.clone())
+        .bind(told.expires_at.0);
     let is_new = tx.execute(open).await? == 1;
-    if !is_new && !(is_extended && waits(tx, told).await?) {
+    if !is_new && !extend(tx, told).await? {
         return Ok(());
     }
     let fact = Fact::Reserved {
@@ -99,10 +94,12 @@ async fn open(
     tell(tx, shop, &fact, now).await
 }
 
-/// One that is closed is not opened by an extension that comes late.
-async fn waits(tx: &mut Tx, told: &Told) -> Result<bool, SqlError> {
-    let select = query(queries::WAITS).bind(told.reservation_id.clone());
-    Ok(tx.row(select).await?.is_some())
+/// `false` where it is closed, or known to wait as long: events that come twice or late change nothing.
+async fn extend(tx: &mut Tx, told: &Told) -> Result<bool, SqlError> {
+    let extend = query(queries::EXTEND)
+        .bind(told.expires_at.0)
+        .bind(told.reservation_id.clone());
+    Ok(tx.execute(extend).await? == 1)
 }
 
 async fn close(tx: &mut Tx, shop: &Shop, told: &Told, now: Timestamp) -> Result<(), SideError> {
