@@ -55,6 +55,7 @@ fn write(value: &Value, out: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn spelling_does_not_change_the_hash_and_meaning_does() {
@@ -72,5 +73,27 @@ mod tests {
         );
         let other: Value = serde_json::from_str(r#"{"a":true,"b":[2,1]}"#).unwrap();
         assert_ne!(hash(&one), hash(&other));
+    }
+
+    #[test]
+    fn members_are_sorted_and_texts_escaped_as_rfc_8785_says() {
+        // Sorting and escapes of its section 3.2.
+        let value = json!({
+            "\u{20ac}": "Euro Sign", "\r": "Carriage Return", "1": "One", "\u{1f600}": "Smiley",
+            "\u{80}": "Control", "\u{f6}": "o", "\u{fb33}": "Dalet", "s": "\u{20ac}$\u{f}\nA'B\"\\\"/",
+            "a": [2, {"b": null, "a": true}, -1],
+        });
+        let text = text(&value);
+        assert_eq!(
+            text,
+            "{\"\\r\":\"Carriage Return\",\"1\":\"One\",\"a\":[2,{\"a\":true,\"b\":null},-1],\
+             \"s\":\"\u{20ac}$\\u000f\\nA'B\\\"\\\\\\\"/\",\"\u{80}\":\"Control\",\"\u{f6}\":\"o\",\
+             \"\u{20ac}\":\"Euro Sign\",\"\u{1f600}\":\"Smiley\",\"\u{fb33}\":\"Dalet\"}"
+        );
+        // What `printf '{"a":1}' | sha256sum` says.
+        assert_eq!(
+            hash(&json!({"a": 1})),
+            "015abd7f5cc57a2dd94b7590f04ad8084273905ee33ec5cebeae62276a97f862"
+        );
     }
 }

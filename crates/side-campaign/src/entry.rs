@@ -23,6 +23,7 @@ use side_books::sql::{Get as _, Reads, SqlError, Tx, query};
 use side_books::step::Step;
 
 use crate::life::Campaign;
+use crate::notices::{self, Subject};
 use crate::risk;
 use crate::shop::Shop;
 use crate::state::State;
@@ -146,6 +147,8 @@ pub async fn enter(
         let entered = find(tx, &campaign.id, entrant.buyer).await?;
         return entered.ok_or_else(|| SqlError::Conflict.into());
     }
+    let subject = Subject::Campaign(campaign.id.clone());
+    notices::reacted(tx, &subject, &entrant.buyer, now).await?;
     let verdict = risk::judge_entry(tx, shop, campaign, entrant.buyer, &hashes, now).await?;
     Ok(Entered {
         was_in: false,
@@ -199,7 +202,13 @@ pub async fn participants(reads: &mut impl Reads, campaign: &str) -> Result<i64,
 
 /// Makes entries and verdicts of a campaign wait for the end of this transaction, so that what it reads of them next is
 /// the last word.
-pub(crate) async fn hold_entries(tx: &mut Tx, campaign: &str) -> Result<(), SideError> {
+///
+/// # Errors
+/// The database's.
+///
+/// # Cancel safety
+/// The transaction is the caller's.
+pub async fn hold_entries(tx: &mut Tx, campaign: &str) -> Result<(), SideError> {
     tx.execute(query(queries::OPEN_COUNT).bind(campaign.to_owned()))
         .await?;
     tx.execute(query(queries::HOLD_COUNT).bind(campaign.to_owned()))

@@ -44,7 +44,7 @@ pub enum Fact {
         /// Minor units.
         amount_minor: i64,
     },
-    /// A reservation of a sale waits to be paid.
+    /// A reservation of a sale waits to be paid; told again, with its new end, when it may wait longer.
     Reserved {
         /// Its id.
         reservation_id: String,

@@ -119,6 +119,20 @@ pub trait CampaignKind: Send + Sync {
         now: Timestamp,
     ) -> BoxFuture<'a, Result<Commitment, SideError>>;
 
+    /// Makes what was prepared fit a further version, or plan B, in the transaction that puts it in force; its budget is
+    /// funded by then.
+    ///
+    /// # Errors
+    /// The database's; a refusal: then the version is not put in force.
+    fn adopt<'a>(
+        &'a self,
+        _tx: &'a mut Tx,
+        _campaign: &'a Campaign,
+        _now: Timestamp,
+    ) -> BoxFuture<'a, Result<(), SideError>> {
+        Box::pin(async { Ok(()) })
+    }
+
     /// Does a bounded piece of what the end brings (draws, boards, what is void now). `true`: all is done.
     ///
     /// # Errors

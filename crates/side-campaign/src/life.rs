@@ -25,7 +25,8 @@ use side_books::SideError;
 use side_books::sql::{Get as _, Reads, Row, SqlError, query};
 use side_books::step::Step;
 
-pub use canonical::{canonical, hash, public_definition};
+pub use canonical::public_definition;
+pub(crate) use canonical::public_of_stored;
 
 use crate::definition::Definition;
 use crate::draws::Seed;

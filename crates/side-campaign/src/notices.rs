@@ -36,7 +36,7 @@ pub use deliver::Deliver;
 pub use figures::{Figures, KindFigures, figures};
 pub use file::FileNotifier;
 pub use follow::Follow;
-pub use outbox::{send_until, withdraw};
+pub use outbox::{ToBuyer, put, send_until, withdraw};
 pub use reminders::RemindStep;
 pub use service::NoticeService;
 

@@ -14,25 +14,13 @@ use flash_types::side::{
 use flash_types::{BuyerId, Refusal, SaleId, Timestamp};
 use serde_json::{Value, json};
 use side_books::seal::Sealer;
-use side_books::sql::{Database, Migration, Reader, SqlOptions, query};
+use side_books::sql::{Database, Reader, SqlOptions, query};
 use side_books::{SideError, sql};
 use side_campaign::entry::{self, Refused};
 use side_campaign::history::{After, HistoryEntry, HistorySource};
 use side_campaign::kind::Kinds;
 use side_campaign::notices::{Notifier, Outgoing};
 use side_campaign::shop::Shop;
-
-/// Tables of others, where they are not there yet.
-const OTHERS: Migration = Migration {
-    name: "others-of-test-1",
-    sql: "CREATE TABLE IF NOT EXISTS shop_order (id TEXT PRIMARY KEY, source TEXT NOT NULL, buyer TEXT NOT NULL, sale_id TEXT, currency TEXT NOT NULL, paid_minor BIGINT NOT NULL, refunded_minor BIGINT NOT NULL, paid_at_ms BIGINT NOT NULL, received_at_ms BIGINT, is_first BIGINT NOT NULL);
-CREATE TABLE IF NOT EXISTS order_refund (order_id TEXT NOT NULL, refund_ref TEXT NOT NULL, amount_minor BIGINT NOT NULL, at_ms BIGINT NOT NULL, told_by TEXT NOT NULL, PRIMARY KEY (order_id, refund_ref));
-CREATE TABLE IF NOT EXISTS reward_grant (id TEXT PRIMARY KEY, campaign TEXT NOT NULL, source TEXT NOT NULL, reward TEXT NOT NULL, buyer TEXT NOT NULL, kind TEXT NOT NULL, state TEXT NOT NULL, cost_minor BIGINT NOT NULL, hold_key TEXT, given_id TEXT, verdict TEXT, rule_snapshot TEXT NOT NULL, reason TEXT, at_ms BIGINT NOT NULL, closed_at_ms BIGINT);
-CREATE TABLE IF NOT EXISTS coupon (id TEXT PRIMARY KEY, campaign TEXT NOT NULL, reward TEXT NOT NULL, title TEXT NOT NULL, buyer TEXT NOT NULL, grant_id TEXT NOT NULL, source TEXT NOT NULL, face_minor BIGINT NOT NULL, threshold_minor BIGINT NOT NULL, currency TEXT NOT NULL, valid_from_ms BIGINT NOT NULL, valid_until_ms BIGINT NOT NULL, state TEXT NOT NULL, order_id TEXT, discount_minor BIGINT, used_at_ms BIGINT, issued_at_ms BIGINT NOT NULL);
-CREATE TABLE IF NOT EXISTS prize (id TEXT PRIMARY KEY, campaign TEXT NOT NULL, reward TEXT NOT NULL, title TEXT NOT NULL, buyer TEXT NOT NULL, grant_id TEXT NOT NULL, source TEXT NOT NULL, place BIGINT, cost_minor BIGINT NOT NULL, state TEXT NOT NULL, claim_until_ms BIGINT NOT NULL, drawn_at_ms BIGINT NOT NULL, claimed_at_ms BIGINT, shipped_at_ms BIGINT, delivered_at_ms BIGINT);
-CREATE TABLE IF NOT EXISTS notice (id TEXT PRIMARY KEY, key TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, is_urgent BIGINT NOT NULL, buyer TEXT, words TEXT, subject TEXT, state TEXT NOT NULL, due_at_ms BIGINT NOT NULL, next_attempt_ms BIGINT NOT NULL, made_at_ms BIGINT NOT NULL, sent_at_ms BIGINT, opened_at_ms BIGINT);
-",
-};
 
 /// What happened to the buyer `a`; the same is written for `b`.
 const FACTS: [&str; 9] = [
@@ -100,10 +88,12 @@ impl HistorySource for Other {
 }
 
 async fn shop(url: &str) -> Arc<Shop> {
-    let mut migrations = side_books::MIGRATIONS.to_vec();
-    migrations.extend_from_slice(side_campaign::MIGRATIONS);
-    migrations.extend_from_slice(side_rewards::MIGRATIONS);
-    migrations.push(OTHERS);
+    let migrations = [
+        side_books::MIGRATIONS,
+        side_campaign::MIGRATIONS,
+        side_rewards::MIGRATIONS,
+    ]
+    .concat();
     let url = url.parse().unwrap();
     let database = Database::open(&url, SqlOptions::default(), &migrations);
     Arc::new(Shop {

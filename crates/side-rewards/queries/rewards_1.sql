@@ -1,10 +1,11 @@
--- What was given: one row per campaign, source and reward, for ever. WAITING -> GIVEN | REVOKED; GIVEN -> REVOKED.
+-- What was given: one row per campaign, source and reward, for ever; order_id: for which order, if for one. WAITING -> GIVEN | REVOKED; GIVEN -> REVOKED.
 CREATE TABLE reward_grant (
   id TEXT PRIMARY KEY,
   campaign TEXT NOT NULL,
   source TEXT NOT NULL,
   reward TEXT NOT NULL,
   buyer TEXT NOT NULL,
+  order_id TEXT,
   kind TEXT NOT NULL,
   state TEXT NOT NULL,
   cost_minor BIGINT NOT NULL,
@@ -21,6 +22,8 @@ CREATE TABLE reward_grant (
   CHECK (cost_minor >= 0 AND (cost_minor = 0 OR hold_key IS NOT NULL))
 );
 CREATE INDEX reward_grant_by_buyer ON reward_grant (campaign, buyer, state);
+CREATE INDEX reward_grant_of_buyer ON reward_grant (buyer, at_ms);
+CREATE INDEX reward_grant_by_order ON reward_grant (order_id);
 CREATE INDEX reward_grant_by_state ON reward_grant (campaign, state, id);
 
 -- Caches of reward_grant: how many are not revoked. total NULL: as many as the budget holds.

@@ -44,6 +44,8 @@ pub struct Grant<'a> {
     pub reward: &'a str,
     /// To whom.
     pub buyer: BuyerId,
+    /// The order that it is a reward for: a refund of it soon after is looked at.
+    pub order_id: Option<&'a str>,
     /// A verdict makes it wait (`REVIEW`), or denies it (`DENY`).
     pub verdict: Option<&'a str>,
 }

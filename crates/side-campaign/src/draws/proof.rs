@@ -7,7 +7,7 @@ use side_books::sql::{Get as _, Reads, Row, SqlError, query};
 
 use super::file::{FORMAT, ProofDraw, ProofFile, ProofRoot, ProofTicket, ProofVersion};
 use super::{queries, winners};
-use crate::life::Campaign;
+use crate::life::{self, Campaign};
 
 /// Where a page goes on: behind an element of a list. Written `<letter>~<name>~<number>`: ids have no `~`, and it needs no
 /// encoding in a URL.
@@ -204,28 +204,14 @@ async fn versions(reads: &mut impl Reads, campaign: &str) -> Result<Vec<ProofVer
         Ok(ProofVersion {
             version: row.int("version")?,
             at_ms: row.int("at_ms")?,
-            definition: shown(json(&row.text("definition")?)?, &row.text("private_hash")?),
+            definition: life::public_of_stored(
+                json(&row.text("definition")?)?,
+                &row.text("private_hash")?,
+            ),
             hash: row.text("rules_hash")?,
         })
     };
     Ok(rows.iter().map(version).collect::<Result<_, SqlError>>()?)
-}
-
-/// A definition without what is nobody's business: the hash of that stands for it. The same as the life of campaigns hashes.
-fn shown(mut definition: Value, private_hash: &str) -> Value {
-    if let Some(members) = definition.as_object_mut() {
-        for name in ["budget_minor", "risk", "plan_b"] {
-            members.remove(name);
-        }
-        members.insert("private_hash".to_owned(), private_hash.into());
-    }
-    let rewards = definition.get_mut("rewards").and_then(Value::as_array_mut);
-    for reward in rewards.into_iter().flatten() {
-        if let Some(reward) = reward.as_object_mut() {
-            reward.remove("cost_minor");
-        }
-    }
-    definition
 }
 
 async fn roots(reads: &mut impl Reads, campaign: &str) -> Result<Vec<ProofRoot>, SideError> {

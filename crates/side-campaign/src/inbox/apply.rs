@@ -1,6 +1,6 @@
 //! What one event brings about. What must have happened before it is told first, so that events that were lost or come
 //! late leave the same books and the same facts.
-// waiting -> closed; and beside it: no order -> paid -> refunded units, which only grow.
+// waiting -> waiting (longer) | closed; and beside it: no order -> paid -> refunded units, which only grow.
 
 use flash_types::side::DeskEvent;
 use flash_types::{BuyerId, Timestamp};
@@ -54,7 +54,7 @@ pub async fn apply(
     now: Timestamp,
 ) -> Result<(), SideError> {
     let (is_closed, is_paid, is_refunded) = match event.kind.as_str() {
-        "reservation.reserved" => (false, false, false),
+        "reservation.reserved" | "reservation.extended" => (false, false, false),
         "reservation.released" | "reservation.expired" => (true, false, false),
         "reservation.confirmed" => (true, true, false),
         "reservation.refunded" => (true, true, true),
@@ -78,8 +78,11 @@ pub async fn apply(
 }
 
 async fn open(tx: &mut Tx, shop: &Shop, told: &Told, now: Timestamp) -> Result<(), SideError> {
-    let open = query(queries::OPEN).bind(told.reservation_id.clone());
-    if tx.execute(open).await? == 0 {
+    let open = query(queries::OPEN)
+        .bind(told.reservation_id.clone())
+        .bind(told.expires_at.0);
+    let is_new = tx.execute(open).await? == 1;
+    if !is_new && !extend(tx, told).await? {
         return Ok(());
     }
     let fact = Fact::Reserved {
@@ -89,6 +92,14 @@ async fn open(tx: &mut Tx, shop: &Shop, told: &Told, now: Timestamp) -> Result<(
         expires_at: told.expires_at,
     };
     tell(tx, shop, &fact, now).await
+}
+
+/// `false` where it is closed, or known to wait as long: events that come twice or late change nothing.
+async fn extend(tx: &mut Tx, told: &Told) -> Result<bool, SqlError> {
+    let extend = query(queries::EXTEND)
+        .bind(told.expires_at.0)
+        .bind(told.reservation_id.clone());
+    Ok(tx.execute(extend).await? == 1)
 }
 
 async fn close(tx: &mut Tx, shop: &Shop, told: &Told, now: Timestamp) -> Result<(), SideError> {

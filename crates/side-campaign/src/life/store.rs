@@ -4,9 +4,10 @@ use flash_types::Timestamp;
 use side_books::SideError;
 use side_books::sql::{Get as _, Reads as _, SqlError, Tx, query};
 
-use super::canonical::{hash, private_hash, public_definition};
+use super::canonical::{private_hash, public_definition};
 use super::solvency::Worst;
 use super::{Campaign, queries};
+use crate::canonical::hash;
 use crate::definition::Definition;
 use crate::draws::Seed;
 use crate::shop::Shop;

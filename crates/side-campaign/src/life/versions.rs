@@ -1,6 +1,8 @@
 //! Changes after publish: only for the better of buyers, each a new version with its own hash; plan B, which was prepared and
 //! committed to at publish; money added to a budget.
 
+use std::sync::Arc;
+
 use flash_types::side::{SideProblem, SideRequest};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -131,8 +133,7 @@ pub(super) async fn change(
     if new == old {
         return Err(Refusal::NoChange.into());
     }
-    let kind = shop.kinds.find(&old.kind);
-    let kind = kind.ok_or_else(|| SqlError::Broken(format!("no kind {} is known", old.kind)))?;
+    let kind = known(shop, &old.kind)?;
     let worse = worse(kind.as_ref(), &old, &new);
     if !worse.is_empty() {
         return Err(Refusal::NotBetter(worse).into());
@@ -160,6 +161,7 @@ pub(super) async fn change(
     let seed = locked.seed(shop)?;
     put_version(tx, &mut locked.campaign, new, &worst, &seed, act).await?;
     fund(tx, &locked.campaign, more_minor, act).await?;
+    kind.adopt(tx, &locked.campaign, now).await?;
     let named: Vec<&str> = change.fields.keys().map(String::as_str).collect();
     let mut detail = format!(
         "version {}, {}: {}",
@@ -172,6 +174,11 @@ pub(super) async fn change(
         detail.push_str(&accepted);
     }
     write_note(tx, request, "campaign.version", &detail).await
+}
+
+fn known<'a>(shop: &'a Shop, kind: &str) -> Result<&'a Arc<dyn CampaignKind>, SqlError> {
+    let broken = || SqlError::Broken(format!("no kind {kind} is known"));
+    shop.kinds.find(kind).ok_or_else(broken)
 }
 
 /// Switches plan B on, once. It need not be better: it was committed to before the start.
@@ -194,6 +201,7 @@ pub(super) async fn plan_b(
     }
     // Covered at publish, or accepted then.
     let worst = solvency::check(&shop.kinds, &new)?;
+    let kind = known(shop, &new.kind)?;
     let act = Act {
         who: wire::who(request),
         reason: &body.reason,
@@ -201,6 +209,7 @@ pub(super) async fn plan_b(
     };
     let seed = locked.seed(shop)?;
     put_version(tx, &mut locked.campaign, new, &worst, &seed, act).await?;
+    kind.adopt(tx, &locked.campaign, now).await?;
     let detail = format!("version {}: {}", locked.campaign.version, body.reason);
     write_note(tx, request, "campaign.plan_b", &detail).await
 }

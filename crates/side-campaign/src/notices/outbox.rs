@@ -86,22 +86,32 @@ pub async fn send_until(
 }
 
 /// A notice of a subject to a buyer, without secrets.
-pub(super) struct ToBuyer<'a> {
-    pub(super) key: &'a str,
-    pub(super) kind: &'static str,
-    pub(super) buyer: &'a str,
-    pub(super) words: &'a str,
-    pub(super) subject: &'a Subject,
-    pub(super) due_at: Timestamp,
-    pub(super) until: Option<Timestamp>,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ToBuyer<'a> {
+    /// Unique for ever: it is told once.
+    pub key: &'a str,
+    /// As in [`Notice`].
+    pub kind: &'static str,
+    /// To whom.
+    pub buyer: &'a str,
+    /// In words.
+    pub words: &'a str,
+    /// What it is about.
+    pub subject: &'a Subject,
+    /// Not before.
+    pub due_at: Timestamp,
+    /// Not worth sending from then on; absent: until a day after the first try.
+    pub until: Option<Timestamp>,
 }
 
 /// Puts it into the outbox; `false` if its key is there.
-pub(super) async fn put(
-    tx: &mut Tx,
-    notice: &ToBuyer<'_>,
-    now: Timestamp,
-) -> Result<bool, SideError> {
+///
+/// # Errors
+/// The database's.
+///
+/// # Cancel safety
+/// Part of the caller's transaction.
+pub async fn put(tx: &mut Tx, notice: &ToBuyer<'_>, now: Timestamp) -> Result<bool, SideError> {
     let insert = queries::insert_notice(NewNotice {
         id: &id::fresh("nt", now),
         key: notice.key,

@@ -78,6 +78,6 @@ pub(super) const FIRST_DUE: &str =
 /// In: campaign, buyer. Rows: 0 if another worker has it.
 pub(super) const DELETE_DUE: &str = "DELETE FROM ring_due WHERE campaign = $1 AND buyer = $2";
 
-/// In: buyer, granted since, limit. Out: campaign, source, reward, at_ms.
-pub(super) const GRANTS_OF: &str = "SELECT campaign, source, reward, at_ms FROM reward_grant \
-     WHERE buyer = $1 AND at_ms >= $2 ORDER BY campaign, at_ms LIMIT $3";
+/// In: order, buyer, limit. Out: campaign, reward, at_ms of what was given for it, and not taken back.
+pub(super) const GRANTS_FOR: &str = "SELECT campaign, reward, at_ms FROM reward_grant \
+     WHERE order_id = $1 AND buyer = $2 AND state <> 'REVOKED' ORDER BY campaign, at_ms DESC LIMIT $3";

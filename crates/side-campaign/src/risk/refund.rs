@@ -14,7 +14,7 @@ use super::verdicts::{Found, OnVerdict, record};
 use crate::fact::{Fact, Order, React};
 use crate::life::{self, Campaign};
 
-/// Most rewards of a buyer since an order that are looked at.
+/// Most rewards of an order that are looked at.
 const GRANTS_MAX: i64 = 200;
 
 /// Goes by refunds.
@@ -76,26 +76,21 @@ impl RefundRule {
     }
 }
 
-/// Rewards whose source ends with the order: `order:<order>`.
+/// Rewards that were given for the order.
 async fn rewards_for(tx: &mut Tx, order: &Order) -> Result<Vec<Rewarded>, SideError> {
-    let select = query(queries::GRANTS_OF)
+    let select = query(queries::GRANTS_FOR)
+        .bind(order.order_id.clone())
         .bind(order.buyer.as_str().to_owned())
-        .bind(order.paid_at.0)
         .bind(GRANTS_MAX);
     let rows = tx.rows(select).await?;
-    let mut rewards = Vec::new();
-    for row in &rows {
-        let source = row.text("source")?;
-        let before = source.strip_suffix(order.order_id.as_str());
-        if before.is_some_and(|before| before.ends_with(':')) {
-            rewards.push(Rewarded {
-                campaign: row.text("campaign")?,
-                reward: row.text("reward")?,
-                granted_at: Timestamp(row.int("at_ms")?),
-            });
-        }
-    }
-    Ok(rewards)
+    let rewards = rows.iter().map(|row| {
+        Ok(Rewarded {
+            campaign: row.text("campaign")?,
+            reward: row.text("reward")?,
+            granted_at: Timestamp(row.int("at_ms")?),
+        })
+    });
+    rewards.collect()
 }
 
 impl React for RefundRule {

@@ -4,7 +4,7 @@ use dev_servers::Databases;
 use flash_types::{Currency, Timestamp};
 use serde_json::{Value, json};
 use side_books::command::hex;
-use side_books::sql::{Database, Migration, SqlOptions, query};
+use side_books::sql::{Database, SqlOptions, query};
 use side_campaign::canonical;
 use side_campaign::definition::Definition;
 use side_campaign::draws::file::ProofFile;
@@ -12,27 +12,14 @@ use side_campaign::draws::{
     self, Draw, ListRoot, Mismatch, Record, Seed, VerifyKind, Winner, commitment, proof_page,
     verify,
 };
-use side_campaign::life::Campaign;
+use side_campaign::life::{self, Campaign};
 use side_campaign::state::State;
 
 const AT: Timestamp = Timestamp(1_000);
 const SEED: Seed = Seed([5; 32]);
 
-/// What the life of campaigns keeps, as far as proofs read it.
-const LIFE: Migration = Migration {
-    name: "test-life",
-    sql: "CREATE TABLE IF NOT EXISTS campaign (\n  id TEXT PRIMARY KEY,\n  kind TEXT NOT NULL,\n  state TEXT NOT NULL,\n  \
-          draft TEXT NOT NULL,\n  starts_at_ms BIGINT NOT NULL,\n  ends_at_ms BIGINT NOT NULL,\n  seed_hash TEXT,\n  \
-          seed TEXT,\n  root TEXT,\n  created_at_ms BIGINT NOT NULL,\n  published_at_ms BIGINT\n);\n\
-          CREATE TABLE IF NOT EXISTS campaign_version (\n  campaign TEXT NOT NULL,\n  version BIGINT NOT NULL,\n  \
-          definition TEXT NOT NULL,\n  rules_hash TEXT NOT NULL,\n  worst_case TEXT NOT NULL,\n  private_hash TEXT NOT NULL,\n  \
-          reason TEXT NOT NULL,\n  who TEXT NOT NULL,\n  at_ms BIGINT NOT NULL,\n  PRIMARY KEY (campaign, version)\n);\n",
-};
-
 async fn opened(url: &str) -> Database {
-    let mut migrations = side_books::MIGRATIONS.to_vec();
-    migrations.extend(side_campaign::MIGRATIONS);
-    migrations.push(LIFE);
+    let migrations = [side_books::MIGRATIONS, side_campaign::MIGRATIONS].concat();
     Database::open(&url.parse().unwrap(), SqlOptions::default(), &migrations)
         .await
         .unwrap()
@@ -70,12 +57,7 @@ fn campaign() -> Campaign {
 /// As the life of campaigns publishes it.
 async fn publish(database: &Database, campaign: &Campaign, root: Option<&str>) {
     let whole = serde_json::to_value(&campaign.definition).unwrap();
-    let mut shown = whole.clone();
-    let members = shown.as_object_mut().unwrap();
-    for name in ["budget_minor", "risk", "plan_b"] {
-        members.remove(name);
-    }
-    members.insert("private_hash".to_owned(), "ff".into());
+    let shown = life::public_definition(&campaign.definition, "ff");
     let mut tx = database.begin().await.unwrap();
     let insert = query(
         "INSERT INTO campaign (id, kind, state, draft, starts_at_ms, ends_at_ms, seed_hash, root, created_at_ms, published_at_ms) \

@@ -23,15 +23,17 @@ use side_campaign::state::State;
 pub const START: Timestamp = Timestamp(1_700_000_000_000);
 pub const END: Timestamp = Timestamp(1_700_000_000_000 + 3_600_000);
 
-/// Tables of others, and what the tests' rewards are kept in.
-const OTHERS: Migration = Migration {
-    name: "others-of-test-1",
-    sql: "CREATE TABLE IF NOT EXISTS verified_phone (buyer TEXT PRIMARY KEY, phone_hash TEXT UNIQUE, at_ms BIGINT);
-CREATE TABLE IF NOT EXISTS buyer_first_order (buyer TEXT PRIMARY KEY, order_id TEXT, paid_at_ms BIGINT);
-CREATE TABLE IF NOT EXISTS reward_grant (id TEXT PRIMARY KEY, campaign TEXT, source TEXT, reward TEXT, buyer TEXT, state TEXT, at_ms BIGINT);
-CREATE TABLE test_reward (campaign TEXT, buyer TEXT, state TEXT, PRIMARY KEY (campaign, buyer));
-",
-};
+/// Tables of the crate above, which rules look into, and what the tests' rewards are kept in.
+const ABOVE: [Migration; 2] = [
+    Migration {
+        name: "rewards-1",
+        sql: include_str!("../../../side-rewards/queries/rewards_1.sql"),
+    },
+    Migration {
+        name: "test-rewards-1",
+        sql: "CREATE TABLE test_reward (campaign TEXT, buyer TEXT, state TEXT, PRIMARY KEY (campaign, buyer));\n",
+    },
+];
 
 pub fn at(ms: i64) -> Timestamp {
     Timestamp(START.0 + ms)
@@ -44,7 +46,7 @@ pub fn buyer(name: &str) -> BuyerId {
 pub async fn shop(url: &str) -> Arc<Shop> {
     let mut migrations = side_books::MIGRATIONS.to_vec();
     migrations.extend_from_slice(side_campaign::MIGRATIONS);
-    migrations.push(OTHERS);
+    migrations.extend_from_slice(&ABOVE);
     let options = SqlOptions {
         acquire_timeout: std::time::Duration::from_secs(20),
         transaction_timeout: std::time::Duration::from_secs(20),

@@ -227,16 +227,19 @@ async fn a_ring_and_an_entry_at_once_know_of_each_other(shop: &Arc<Shop>) {
 async fn refunds_after_rewards(shop: &Shop) {
     let risk = json!({"risk": {"refund_after_reward_s": 10, "action": "deny"}});
     let refunds = campaign("refund", risk);
-    let grant = "INSERT INTO reward_grant (id, campaign, source, reward, buyer, state, at_ms) \
-                 VALUES ($1, 'refund', $2, 'coupon', $3, 'GIVEN', $4)";
-    run(shop, grant, &["g1", "order:o1", "a"], at(100).0).await;
-    run(shop, grant, &["g2", "order:o2", "b"], at(100).0).await;
-    run(shop, grant, &["g3", "join:c", "c"], at(100).0).await;
+    let grant = "INSERT INTO reward_grant (id, campaign, source, reward, order_id, buyer, kind, state, cost_minor, \
+                 rule_snapshot, at_ms) VALUES ($1, 'refund', $2, 'coupon', $3, $4, 'coupon', 'GIVEN', 0, '{}', $5)";
+    run(shop, grant, &["g1", "paid-o1", "o1", "a"], at(100).0).await;
+    run(shop, grant, &["g2", "paid-o2", "o2", "b"], at(100).0).await;
+    // Neither for this order nor this buyer's.
+    run(shop, grant, &["g3", "join:c1", "", "c"], at(100).0).await;
+    run(shop, grant, &["g4", "paid-o4", "o4", "d"], at(100).0).await;
     let rule = RefundRule::new(shop.verdict_listeners.clone());
     for (name, order, now, is_hit) in [
         ("a", "o1", at(10_101), false),
         ("a", "1", at(10_100), false),
         ("c", "c1", at(10_100), false),
+        ("c", "o4", at(10_100), false),
         ("b", "o2", at(10_100), true),
         ("b", "o2", at(10_100), false),
     ] {

@@ -157,6 +157,8 @@ impl Node {
             desk: Arc::new(Nobody),
             kinds: Kinds::new(vec![double("double", false), double("single", true)]),
             reactors: Vec::new(),
+            verdict_listeners: Vec::new(),
+            history: Vec::new(),
             notifier: Arc::new(Nobody),
             zone: TimeZone::UTC,
         });

@@ -222,19 +222,28 @@ async fn care(world: &World) {
     let mut values: Vec<_> = (0..450)
         .map(|number| {
             let (who, at) = (number % 150, after(number / 3).0);
-            format!("('o{number}', 'b{who}', NULL, 100, 0, {at}, NULL)")
+            format!("('o{number}', 'b{who}', NULL, 100, 0, {at}, NULL, 'shop', 'CNY', 0)")
         })
         .collect();
     let at = after(10).0;
-    values.push(format!("('x1', 'arrived', NULL, 100, 0, {at}, {at})"));
-    values.push(format!("('x2', 'refunded', NULL, 100, 100, {at}, NULL)"));
-    values.push(format!("('x3', 'early', NULL, 100, 0, {}, NULL)", T0.0 - 1));
     values.push(format!(
-        "('x4', 'later', NULL, 100, 0, {}, NULL)",
+        "('x1', 'arrived', NULL, 100, 0, {at}, {at}, 'shop', 'CNY', 0)"
+    ));
+    values.push(format!(
+        "('x2', 'refunded', NULL, 100, 100, {at}, NULL, 'shop', 'CNY', 0)"
+    ));
+    values.push(format!(
+        "('x3', 'early', NULL, 100, 0, {}, NULL, 'shop', 'CNY', 0)",
+        T0.0 - 1
+    ));
+    values.push(format!(
+        "('x4', 'later', NULL, 100, 0, {}, NULL, 'shop', 'CNY', 0)",
         after(200).0
     ));
-    values.push(format!("('x5', 'free', 's1', 0, 0, {at}, NULL)"));
-    let columns = "id, buyer, sale_id, paid_minor, refunded_minor, paid_at_ms, received_at_ms";
+    values.push(format!(
+        "('x5', 'free', 's1', 0, 0, {at}, NULL, 'shop', 'CNY', 0)"
+    ));
+    let columns = "id, buyer, sale_id, paid_minor, refunded_minor, paid_at_ms, received_at_ms, source, currency, is_first";
     world
         .execute(format!(
             "INSERT INTO shop_order ({columns}) VALUES {}",

@@ -13,9 +13,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use side_books::SideError;
 use side_books::seal::Sealer;
-use side_books::sql::{
-    Database, DatabaseKind, Get as _, Migration, Reads as _, SqlOptions, Tx, query,
-};
+use side_books::sql::{Database, DatabaseKind, Get as _, Reads as _, SqlOptions, Tx, query};
 use side_books::step::Step;
 use side_campaign::kind::Kinds;
 use side_campaign::notices::{
@@ -131,19 +129,9 @@ pub struct World {
     pub service: Arc<NoticeService>,
 }
 
-/// The columns of orders that notices read, where no table of orders is there.
-const ORDERS: Migration = Migration {
-    name: "test-orders-1",
-    sql: "CREATE TABLE IF NOT EXISTS shop_order (id TEXT PRIMARY KEY, buyer TEXT NOT NULL, sale_id TEXT, \
-          paid_minor BIGINT NOT NULL, refunded_minor BIGINT NOT NULL, paid_at_ms BIGINT NOT NULL, \
-          received_at_ms BIGINT);",
-};
-
 impl World {
     pub async fn open(url: &str) -> Self {
-        let mut migrations = side_books::MIGRATIONS.to_vec();
-        migrations.extend_from_slice(side_campaign::MIGRATIONS);
-        migrations.push(ORDERS);
+        let migrations = [side_books::MIGRATIONS, side_campaign::MIGRATIONS].concat();
         let options = SqlOptions::default();
         let parsed = url.parse().unwrap();
         let database = Database::open(&parsed, options, &migrations);
@@ -160,6 +148,8 @@ impl World {
             desk: desk.clone(),
             kinds: Kinds::default(),
             reactors: vec![],
+            verdict_listeners: Vec::new(),
+            history: Vec::new(),
             notifier: channel.clone(),
             zone: TimeZone::UTC,
         });

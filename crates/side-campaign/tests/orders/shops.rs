@@ -141,6 +141,8 @@ impl TestShop {
             desk: desk.clone(),
             kinds: Kinds::default(),
             reactors: vec![scribe.clone()],
+            verdict_listeners: Vec::new(),
+            history: Vec::new(),
             notifier: Arc::new(Nobody),
             zone: jiff::tz::TimeZone::UTC,
         };

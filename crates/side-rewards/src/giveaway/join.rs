@@ -119,6 +119,7 @@ pub async fn join(
             source: &format!("join:{buyer}"),
             reward,
             buyer: entrant.buyer,
+            order_id: None,
             verdict: entered.verdict.as_deref(),
         };
         let granted = give.grant(tx, campaign, &grant, now).await?;

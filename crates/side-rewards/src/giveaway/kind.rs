@@ -59,6 +59,16 @@ impl CampaignKind for Giveaway {
         })
     }
 
+    /// More winners, or others by plan B: their prizes are kept from now on.
+    fn adopt<'a>(
+        &'a self,
+        tx: &'a mut Tx,
+        campaign: &'a Campaign,
+        now: Timestamp,
+    ) -> BoxFuture<'a, Result<(), SideError>> {
+        Box::pin(reserve::keep(tx, campaign, now))
+    }
+
     fn settle<'a>(
         &'a self,
         tx: &'a mut Tx,

@@ -20,9 +20,14 @@ pub(super) const REWARDS: &str = "SELECT reward, id, state FROM giveaway_reward 
 pub(super) const LAST_STATE: &str = "SELECT state FROM giveaway_reward WHERE campaign = $1 AND reward = $2 \
      ORDER BY at_ms DESC LIMIT 1";
 
-/// In: campaign, stream, price of one, units.
-pub(super) const RESERVE: &str = "INSERT INTO giveaway_reserve (campaign, stream, each_minor, units, round) VALUES ($1, $2, $3, $4, 1) \
-     ON CONFLICT DO NOTHING";
+/// In: campaign, stream, price of one, units, round.
+pub(super) const RESERVE: &str = "INSERT INTO giveaway_reserve (campaign, stream, each_minor, units, round) VALUES ($1, $2, $3, $4, $5) \
+     ON CONFLICT (campaign, stream) DO UPDATE SET each_minor = excluded.each_minor, units = excluded.units, \
+     round = excluded.round";
+
+/// In: campaign. Out: `stream`, `each_minor`, `units`, `round` of all: as many as its rules ever named.
+pub(super) const RESERVES: &str = "SELECT stream, each_minor, units, round FROM giveaway_reserve \
+     WHERE campaign = $1 ORDER BY stream LIMIT 1000";
 
 /// In: campaign, stream. Out: `each_minor`, `units`, `round`.
 pub(super) const RESERVED: &str =
@@ -46,7 +51,7 @@ pub(super) const SETTLING_PUT: &str = "UPDATE giveaway_settling SET phase = $1, 
 
 /// In: campaign, time and ticket to go on after, limit. Out: `joined_at_ms`, `ticket`.
 pub(super) const TICKETS_AFTER: &str = "SELECT joined_at_ms, ticket FROM giveaway_participation WHERE campaign = $1 \
-     AND (joined_at_ms > $2 OR (joined_at_ms = $2 AND ticket > $3)) ORDER BY joined_at_ms, ticket LIMIT $4";
+     AND (joined_at_ms, ticket) > ($2, $3) ORDER BY joined_at_ms, ticket LIMIT $4";
 
 /// In: campaign. Out: `participations`.
 pub(super) const COUNT: &str = "SELECT CAST(COUNT(*) AS BIGINT) AS participations FROM giveaway_participation WHERE campaign = $1";

@@ -3,43 +3,63 @@
 //! One hold per stream. A piece of the draw gives it up, gives prizes, and holds what is left again, in one transaction: the
 //! row of the budget is that transaction's from the first of these on, so nobody comes between.
 
+use std::collections::BTreeMap;
+
 use flash_types::Timestamp;
 use flash_types::side::SideProblem;
 use side_books::budget::{self, Held, Hold};
-use side_books::sql::{Get as _, Reads as _, SqlError, Tx, query};
+use side_books::sql::{Get as _, Reads as _, Row, SqlError, Tx, query};
 use side_books::{SideError, sql};
 use side_campaign::life::Campaign;
+use side_campaign::reward::RewardRule;
 
 use super::{GiveawayRules, queries};
 
-/// Holds the cost of all prizes. Again changes nothing.
+/// Holds the cost of all prizes by the rules in force, and gives up what was kept by others. Again changes nothing.
 pub(super) async fn keep(
     tx: &mut Tx,
     campaign: &Campaign,
     now: Timestamp,
 ) -> Result<(), SideError> {
     let rules = GiveawayRules::parse(&campaign.definition.rules).map_err(SqlError::Broken)?;
+    let mut wanted: BTreeMap<String, Reserved> = BTreeMap::new();
     for draw in &rules.draws {
         let rewards = &campaign.definition.rewards;
         let rule = rewards.iter().find(|rule| rule.reward == draw.reward);
-        let each_minor = rule.map_or(0, side_campaign::reward::RewardRule::cost_minor);
-        let insert = query(queries::RESERVE)
-            .bind(campaign.id.clone())
-            .bind(draw.stream.clone())
-            .bind(each_minor)
-            .bind(draw.winners);
-        if tx.execute(insert).await? == 0 {
-            continue;
-        }
         let reserved = Reserved {
-            each_minor,
+            each_minor: rule.map_or(0, RewardRule::cost_minor),
             units: draw.winners,
             round: 1,
         };
-        if !hold(tx, &campaign.id, &draw.stream, &reserved, now).await? {
+        wanted.insert(draw.stream.clone(), reserved);
+    }
+    let select = query(queries::RESERVES).bind(campaign.id.clone());
+    for row in tx.rows(select).await? {
+        let stream = row.text("stream")?;
+        let kept = Reserved::read(&row)?;
+        let wants = wanted.get(&stream).copied();
+        if wants.is_some_and(|wants| wants.is_as_much_as(&kept)) {
+            wanted.remove(&stream);
+            continue;
+        }
+        if kept.is_held() {
+            budget::void(tx, &key(&campaign.id, &stream, kept.round), now).await?;
+        }
+        let mut next = wants.unwrap_or(Reserved { units: 0, ..kept });
+        next.round = kept.round + 1;
+        wanted.insert(stream, next);
+    }
+    for (stream, reserved) in wanted {
+        let upsert = query(queries::RESERVE)
+            .bind(campaign.id.clone())
+            .bind(stream.clone())
+            .bind(reserved.each_minor)
+            .bind(reserved.units)
+            .bind(reserved.round);
+        tx.execute(upsert).await?;
+        if !hold(tx, &campaign.id, &stream, &reserved, now).await? {
             let detail = format!(
-                "the budget does not hold the prizes of {:?}: raise budget_minor or lower winners",
-                draw.stream
+                "the budget does not hold the prizes of {stream:?}: raise budget_minor or lower winners"
             );
             return Err(SideProblem::new(409, "state_conflict", detail).into());
         }
@@ -68,11 +88,7 @@ pub(super) async fn take(
     let Some(row) = tx.row(select).await? else {
         return Ok(None);
     };
-    let reserved = Reserved {
-        each_minor: row.int("each_minor")?,
-        units: row.int("units")?,
-        round: row.int("round")?,
-    };
+    let reserved = Reserved::read(&row)?;
     if reserved.is_held() {
         budget::void(tx, &key(campaign, stream, reserved.round), now).await?;
     }
@@ -113,6 +129,18 @@ pub(super) async fn put_back(
 }
 
 impl Reserved {
+    fn read(row: &Row) -> Result<Self, SqlError> {
+        Ok(Self {
+            each_minor: row.int("each_minor")?,
+            units: row.int("units")?,
+            round: row.int("round")?,
+        })
+    }
+
+    fn is_as_much_as(&self, other: &Self) -> bool {
+        (self.each_minor, self.units) == (other.each_minor, other.units)
+    }
+
     /// Prizes that cost nothing are not held.
     fn is_held(&self) -> bool {
         self.units > 0 && self.each_minor > 0

@@ -9,6 +9,7 @@ use serde_json::json;
 use side_books::SideError;
 use side_books::sql::{Get as _, Reads as _, Row, SqlError, Tx, query};
 use side_campaign::draws::{self, Draw, ListRoot, Record, Seed, Winner};
+use side_campaign::entry;
 use side_campaign::life::Campaign;
 
 use super::join::state_of;
@@ -148,6 +149,8 @@ async fn draw(
         progress.phase = Phase::Done;
         return Ok(());
     };
+    // Who is denied at this moment is denied before the piece, or after it and loses what it gave.
+    entry::hold_entries(tx, &campaign.id).await?;
     let reserved = reserve::take(tx, &campaign.id, &stream.stream, now).await?;
     let winners_before = progress.stream_winners;
     for _ in 0..DRAWS_PER_PIECE {
@@ -200,6 +203,7 @@ async fn draw_one(
             source: &format!("draw:{}:{sequence}", stream.stream),
             reward: &stream.reward,
             buyer: drawn.buyer,
+            order_id: None,
             verdict: drawn.verdict.as_deref(),
         };
         give.grant(tx, campaign, &grant, now).await?

@@ -54,6 +54,7 @@ pub async fn grant_all(
             source: &source,
             reward: batch.reward,
             buyer: *buyer,
+            order_id: None,
             verdict: None,
         };
         let Some(stored) = give::begin(tx, &campaign.id, &snapshot, &grant, now).await? else {

@@ -105,6 +105,7 @@ async fn deny(
         .bind(grant.source.to_owned())
         .bind(grant.reward.to_owned())
         .bind(grant.buyer.as_str().to_owned())
+        .bind(grant.order_id.map(str::to_owned))
         .bind(snapshot.kind())
         .bind("REVOKED")
         .bind(0i64)
@@ -208,6 +209,7 @@ pub(super) async fn begin(
         .bind(stored.source.clone())
         .bind(stored.reward.clone())
         .bind(stored.buyer.clone())
+        .bind(grant.order_id.map(str::to_owned))
         .bind(stored.kind.clone())
         .bind(stored.state.clone())
         .bind(stored.cost_minor)
@@ -281,7 +283,7 @@ pub(super) async fn make(
     stored: &Stored,
     snapshot: &Snapshot,
     now: Timestamp,
-) -> Result<String, SqlError> {
+) -> Result<String, SideError> {
     let issue = Issue {
         grant_id: &stored.id,
         campaign: &stored.campaign,

@@ -9,11 +9,11 @@ pub(super) const BACK_TO: &str = "ROLLBACK TO SAVEPOINT reward";
 /// Forgets the last [`SAVE`].
 pub(super) const FORGET: &str = "RELEASE SAVEPOINT reward";
 
-/// In: id, campaign, source, reward, buyer, kind, state, cost, hold key, verdict, rule, now. Touches no row where the source
+/// In: id, campaign, source, reward, buyer, order, kind, state, cost, hold key, verdict, rule, now. Touches no row where the source
 /// was there before.
-pub(super) const INSERT: &str = "INSERT INTO reward_grant (id, campaign, source, reward, buyer, kind, state, \
+pub(super) const INSERT: &str = "INSERT INTO reward_grant (id, campaign, source, reward, buyer, order_id, kind, state, \
      cost_minor, hold_key, verdict, rule_snapshot, at_ms) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT (campaign, source, reward) DO NOTHING";
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) ON CONFLICT (campaign, source, reward) DO NOTHING";
 
 /// In: campaign, source, reward. Out: state, given_id.
 pub(super) const BY_SOURCE_AND_REWARD: &str =
@@ -30,9 +30,12 @@ pub(super) const BY_SOURCE: &str = "SELECT * FROM reward_grant \
 pub(super) const BY_BUYER: &str = "SELECT * FROM reward_grant \
      WHERE campaign = $1 AND buyer = $2 AND state <> 'REVOKED' ORDER BY id";
 
-/// In: campaign, buyer, most. Out: id and reward of grants that a verdict took back or never let be given.
-pub(super) const TAKEN_BY_VERDICT: &str = "SELECT id, reward FROM reward_grant \
-     WHERE campaign = $1 AND buyer = $2 AND state = 'REVOKED' AND reason LIKE 'verdict:%' ORDER BY id LIMIT $3";
+/// In: campaign, buyer, what the reasons begin with, most. Out: id, reward and order of grants that a verdict took back or
+/// never let be given, and that were not given again.
+pub(super) const TAKEN_BY_VERDICT: &str = "SELECT id, reward, order_id FROM reward_grant g \
+     WHERE campaign = $1 AND buyer = $2 AND state = 'REVOKED' AND reason LIKE $3 || '%' \
+     AND NOT EXISTS (SELECT 1 FROM reward_grant a WHERE a.campaign = g.campaign \
+     AND a.source = 'again:' || g.id AND a.reward = g.reward) ORDER BY id LIMIT $4";
 
 /// In: coupon or prize, grant. The grant has its id.
 pub(super) const GIVE: &str = "UPDATE reward_grant SET given_id = $1 WHERE id = $2";

@@ -62,10 +62,18 @@ async fn give_again(
     let select = query(queries::TAKEN_BY_VERDICT)
         .bind(campaign_id.to_owned())
         .bind(buyer.as_str().to_owned())
+        .bind(BY_VERDICT)
         .bind(AGAIN_MAX);
     for row in tx.rows(select).await? {
-        let source = format!("again:{}", row.text("id")?);
-        again(tx, &campaign, &source, &row.text("reward")?, buyer, now).await?;
+        let order_id = row.text_or_null("order_id")?;
+        let wanted = Grant {
+            source: &format!("again:{}", row.text("id")?),
+            reward: &row.text("reward")?,
+            buyer,
+            order_id: order_id.as_deref(),
+            verdict: None,
+        };
+        again(tx, &campaign, &wanted, now).await?;
     }
     Ok(())
 }
@@ -73,18 +81,10 @@ async fn give_again(
 async fn again(
     tx: &mut Tx,
     campaign: &Campaign,
-    source: &str,
-    reward: &str,
-    buyer: BuyerId,
+    wanted: &Grant<'_>,
     now: Timestamp,
 ) -> Result<(), SideError> {
-    let wanted = Grant {
-        source,
-        reward,
-        buyer,
-        verdict: None,
-    };
-    match grant(tx, campaign, &wanted, now).await {
+    match grant(tx, campaign, wanted, now).await {
         // A version may have dropped no reward: one that is not named any more is damage, but not this buyer's.
         Err(SideError::Sql(SqlError::Broken(why))) => {
             tracing::error!(why, "a reward cannot be given again");

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use side_books::seal::Sealer;
 use side_books::sql::{Reads as _, SqlError, Tx, query};
 use side_books::{SideError, budget, id};
+use side_campaign::notices::{self, Subject, ToBuyer};
 use utoipa::ToSchema;
 
 use super::model::{self, PrizeState};
@@ -33,12 +34,13 @@ impl std::fmt::Debug for Claim {
     }
 }
 
-/// Makes the prize of a grant; its id.
+/// Makes the prize of a grant, and tells its buyer; its id.
 pub(crate) async fn issue(
     tx: &mut Tx,
     issue: &Issue<'_>,
     now: Timestamp,
-) -> Result<String, SqlError> {
+) -> Result<String, SideError> {
+    let claim_until = later(now, model::CLAIM_MS);
     let prize_id = id::fresh("pz", now);
     let insert = query(queries::INSERT)
         .bind(prize_id.clone())
@@ -49,9 +51,24 @@ pub(crate) async fn issue(
         .bind(issue.grant_id.to_owned())
         .bind(issue.source.to_owned())
         .bind(issue.rule.cost_minor())
-        .bind(later(now, model::CLAIM_MS).0)
+        .bind(claim_until.0)
         .bind(now.0);
     tx.execute(insert).await?;
+    let words = format!(
+        "You won: {}. Say where it goes until {}",
+        issue.rule.title,
+        claim_until.text().as_str()
+    );
+    let notice = ToBuyer {
+        key: &notice_key(&prize_id),
+        kind: "reward",
+        buyer: issue.buyer,
+        words: &words,
+        subject: &Subject::Campaign(issue.campaign.to_owned()),
+        due_at: now,
+        until: Some(claim_until),
+    };
+    notices::put(tx, &notice, now).await?;
     Ok(prize_id)
 }
 
@@ -225,6 +242,7 @@ pub(crate) async fn withdraw(tx: &mut Tx, prize_id: &str) -> Result<bool, SideEr
     prize.address_sealed = None;
     prize.address_until = None;
     write(tx, &prize).await?;
+    notices::withdraw(tx, &notice_key(prize_id)).await?;
     Ok(true)
 }
 
@@ -258,6 +276,10 @@ async fn write(tx: &mut Tx, prize: &Prize) -> Result<(), SqlError> {
         .bind(prize.id.clone());
     tx.execute(update).await?;
     Ok(())
+}
+
+fn notice_key(prize_id: &str) -> String {
+    format!("prize|{prize_id}")
 }
 
 fn context(prize_id: &str) -> String {

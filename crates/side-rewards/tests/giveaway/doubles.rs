@@ -7,14 +7,14 @@ use flash_types::{BuyerId, Currency, Refusal, SaleId, Timestamp};
 use serde_json::{Value, json};
 use side_books::budget::{self, Held, Hold};
 use side_books::command::hex;
-use side_books::sql::{Database, Migration, Reads as _, SqlOptions, Tx, query};
+use side_books::sql::{Database, Reads as _, SqlOptions, Tx, query};
 use side_books::{SideError, seal::Sealer};
 use side_campaign::canonical;
 use side_campaign::definition::{Definition, Eligibility, Reminders, RiskRules};
 use side_campaign::draws::{Seed, commitment};
 use side_campaign::entry::{Entered, Entrant};
 use side_campaign::kind::Kinds;
-use side_campaign::life::Campaign;
+use side_campaign::life::{self, Campaign};
 use side_campaign::notices::{Notifier, Outgoing};
 use side_campaign::reward::{RewardKind, RewardRule};
 use side_campaign::shop::Shop;
@@ -24,24 +24,10 @@ use side_rewards::grants::{Grant, Granted};
 
 pub const SEED: Seed = Seed([42; 32]);
 
-/// Tables of life and entry, as far as giveaways and proofs read them.
-const OTHERS: Migration = Migration {
-    name: "test-others",
-    sql: "CREATE TABLE IF NOT EXISTS campaign (\n  id TEXT PRIMARY KEY,\n  kind TEXT NOT NULL,\n  state TEXT NOT NULL,\n  \
-          draft TEXT NOT NULL,\n  starts_at_ms BIGINT NOT NULL,\n  ends_at_ms BIGINT NOT NULL,\n  seed_hash TEXT,\n  \
-          seed TEXT,\n  root TEXT,\n  created_at_ms BIGINT NOT NULL,\n  published_at_ms BIGINT\n);\n\
-          CREATE TABLE IF NOT EXISTS campaign_version (\n  campaign TEXT NOT NULL,\n  version BIGINT NOT NULL,\n  \
-          definition TEXT NOT NULL,\n  rules_hash TEXT NOT NULL,\n  worst_case TEXT NOT NULL,\n  private_hash TEXT NOT NULL,\n  \
-          reason TEXT NOT NULL,\n  who TEXT NOT NULL,\n  at_ms BIGINT NOT NULL,\n  PRIMARY KEY (campaign, version)\n);\n\
-          CREATE TABLE IF NOT EXISTS participant (\n  campaign TEXT NOT NULL,\n  buyer TEXT NOT NULL,\n  \
-          joined_at_ms BIGINT NOT NULL,\n  is_new BIGINT NOT NULL,\n  verdict TEXT,\n  PRIMARY KEY (campaign, buyer)\n);\n",
-};
-
 pub async fn opened(url: &str) -> Database {
     let mut migrations = side_books::MIGRATIONS.to_vec();
     migrations.extend(side_campaign::MIGRATIONS);
     migrations.extend(side_rewards::MIGRATIONS);
-    migrations.push(OTHERS);
     Database::open(&url.parse().unwrap(), SqlOptions::default(), &migrations)
         .await
         .unwrap()
@@ -126,6 +112,8 @@ pub fn shop(database: &Database) -> Shop {
         desk: Arc::new(Nobody),
         kinds: Kinds::default(),
         reactors: Vec::new(),
+        verdict_listeners: Vec::new(),
+        history: Vec::new(),
         notifier: Arc::new(Nobody),
         zone: jiff::tz::TimeZone::UTC,
     }
@@ -172,11 +160,7 @@ pub fn definition(rules: Value) -> Definition {
 pub async fn published(database: &Database, rules: Value, budget_minor: i64) -> Campaign {
     let definition = definition(rules);
     let whole = serde_json::to_value(&definition).unwrap();
-    let mut shown = whole.clone();
-    for name in ["budget_minor", "risk", "plan_b"] {
-        shown.as_object_mut().unwrap().remove(name);
-    }
-    shown["private_hash"] = "ff".into();
+    let shown = life::public_definition(&definition, "ff");
     let mut tx = database.begin().await.unwrap();
     let insert = query(
         "INSERT INTO campaign (id, kind, state, draft, starts_at_ms, ends_at_ms, seed_hash, created_at_ms, published_at_ms) \

@@ -34,8 +34,8 @@ async fn people(database: &Database, count: usize) {
             tx.execute(insert).await.unwrap();
             if number % 10 == 0 {
                 let insert = query(
-                    "INSERT INTO participant (campaign, buyer, joined_at_ms, is_new, verdict) \
-                     VALUES ('g1', $1, $2, 1, 'DENY')",
+                    "INSERT INTO participant (campaign, buyer, joined_at_ms, is_new, version, verdict) \
+                     VALUES ('g1', $1, $2, 1, 1, 'DENY')",
                 );
                 tx.execute(insert.bind(buyer).bind(at)).await.unwrap();
             }

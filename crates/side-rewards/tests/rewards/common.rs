@@ -68,6 +68,8 @@ pub async fn shop(url: &str) -> Arc<Shop> {
         desk: Arc::new(Nothing),
         kinds: Kinds::default(),
         reactors: Vec::new(),
+        verdict_listeners: Vec::new(),
+        history: Vec::new(),
         notifier: Arc::new(Nothing),
         zone: TimeZone::UTC,
     })
@@ -114,6 +116,7 @@ pub async fn grant(
         source,
         reward,
         buyer: buyer(to),
+        order_id: None,
         verdict,
     };
     grants::grant(tx, campaign, &grant, NOW).await.unwrap()

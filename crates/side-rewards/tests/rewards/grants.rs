@@ -79,6 +79,7 @@ async fn what_runs_dry_changes_nothing_and_the_transaction_goes_on() {
             source: "z",
             reward: "nothing",
             buyer: buyer("u1"),
+            order_id: None,
             verdict: None,
         };
         assert!(

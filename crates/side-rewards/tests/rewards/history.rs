@@ -189,6 +189,7 @@ async fn history(url: &str, seed: u64) -> BTreeSet<String> {
                     source: &name,
                     reward: "r",
                     buyer: to,
+                    order_id: None,
                     verdict: None,
                 };
                 let granted = grants::grant(&mut tx, &campaign, &grant, at).await.unwrap();

@@ -17,6 +17,7 @@ async fn granted(shop: &Shop, campaign: &Campaign, source: &str, to: &str) -> Gr
         source,
         reward: "r",
         buyer: buyer(to),
+        order_id: None,
         verdict: None,
     };
     loop {
