@@ -192,7 +192,11 @@ impl Reports {
         Ok(report.ok_or_else(|| SideProblem::not_found("version of this report"))?)
     }
 
-    async fn notes(&self, campaign_id: &str, date: &str) -> Result<Vec<DailyReportNote>, SideError> {
+    async fn notes(
+        &self,
+        campaign_id: &str,
+        date: &str,
+    ) -> Result<Vec<DailyReportNote>, SideError> {
         let select = query(
             "SELECT who, text, at_ms FROM report_note WHERE campaign = $1 AND date = $2 ORDER BY id LIMIT $3",
         );
