@@ -1,51 +1,86 @@
 //! What the campaigns cost those who buy: latency of purchases and refusals at a fixed rate while campaigns are idle, asked
 //! for more than they can do, and before a database that stands still.
 //!
-//! The server is pinned to core 0; this process and the database are on core 1. Purchases are an open loop: each is sent
-//! at its time whatever became of the others, and is late from then on; only the timer's own delay is left out.
+//! The server is pinned to core 0. The buyers of this process are on core 1, with them PostgreSQL and the crowd that joins
+//! a campaign, both of which run only when the buyers do not want the core. Conditions take turns.
 
-use std::cell::Cell;
+mod beside;
+mod buyers;
+mod database;
+mod throughput;
+
 use std::path::PathBuf;
-use std::rc::Rc;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
+use clap::ValueEnum;
 use crowd::api::{self, Addresses, Api};
-use crowd::client::{Client, Request, Timeouts};
-use crowd::token::{Keys, Minter, now_s};
+use crowd::client::{Client, Timeouts};
+use crowd::token::{Keys, now_s};
 use crowd::{Server, ServerOptions};
-use dev_servers::PostgresServer;
-use tokio::task::{JoinSet, LocalSet};
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
 
-use crate::bench::{self, ITEM, median, requests, spread};
+use crate::bench::{self, ITEM, median, spread};
 use crate::shell;
+use beside::Beside;
+pub use beside::{Options as BesideOptions, run as side_crowd};
+use buyers::Bought;
+use database::{Database, Kind as DatabaseKind};
 
 const SALE_SOLD_OUT: &str = "sold-out";
 const SALE_PLENTY: &str = "plenty";
-/// Connections of the open loop: many enough that a free one is always there.
-const CONNECTIONS: usize = 128;
-/// A late request is given up after this.
-const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// The campaign that everybody joins: a coupon for each.
+const CAMPAIGN: &str = "crowded";
+const PARTICIPANTS_MAX: i64 = 10_000_000;
+/// From the first call of the campaigns to a state that lasts.
+const SETTLES_WITHIN: Duration = Duration::from_millis(500);
 /// Longer than a transaction of the campaigns may take.
-const UNSTUCK: Duration = Duration::from_secs(6);
+const UNSTUCK: Duration = Duration::from_secs(30);
 
 #[derive(clap::Args)]
 pub struct Options {
     /// Turns that each condition takes
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 7)]
     rounds: usize,
     /// Purchases a second
-    #[arg(long, default_value_t = 2_000)]
+    #[arg(long, default_value_t = 5_000)]
     rate: u32,
     /// Seconds of a turn
     #[arg(long, default_value_t = 5)]
     seconds: u32,
-    /// Calls of the campaigns under way at once, where they are asked for more than they can do
-    #[arg(long, default_value_t = 256)]
+    /// Connections that join a campaign, where campaigns are asked for more than they can do: more than are carried
+    /// out at once (256)
+    #[arg(long, default_value_t = 600)]
     side_calls: usize,
-    /// What is asked of the campaigns, on the admin port
-    #[arg(long, default_value = "/v1/admin/campaigns-database")]
-    side_target: String,
+    /// Databases of the campaigns
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [DatabaseKind::Sqlite, DatabaseKind::Postgres])]
+    databases: Vec<DatabaseKind>,
+    /// What to measure
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Part::Purchases, Part::Throughput])]
+    only: Vec<Part>,
+    /// Conditions; idle is always one
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Condition::Saturated, Condition::Frozen])]
+    conditions: Vec<Condition>,
+    /// What is bought
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Purchase::Refusal, Purchase::Winner])]
+    purchases: Vec<Purchase>,
+    /// Folder of the server's data [default: that of temporary files]
+    #[arg(long)]
+    data_in: Option<PathBuf>,
+    /// Folder of the campaigns' file, where it is one of SQLite [default: beside the server's data]
+    #[arg(long)]
+    campaigns_in: Option<PathBuf>,
+    /// Command that is told each thread of the campaigns, to compare other priorities: "renice -n 0 -p"
+    #[arg(long)]
+    each_thread: Option<String>,
+    /// Participants of the campaign that is reported on
+    #[arg(long, default_value_t = 100_000)]
+    participants: usize,
+    /// Added to the server's environment, as NAME=VALUE
+    #[arg(long)]
+    environment: Vec<String>,
     /// Takes this program instead of building one
     #[arg(long)]
     server: Option<PathBuf>,
@@ -54,8 +89,14 @@ pub struct Options {
     pinned: bool,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    Purchases,
+    Throughput,
+}
+
 /// What the campaigns are at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Condition {
     Idle,
     Saturated,
@@ -63,8 +104,6 @@ enum Condition {
 }
 
 impl Condition {
-    const ALL: [Self; 3] = [Self::Idle, Self::Saturated, Self::Frozen];
-
     fn described(self) -> &'static str {
         match self {
             Self::Idle => "idle",
@@ -75,13 +114,13 @@ impl Condition {
 }
 
 /// What is bought.
-#[derive(Debug, Clone, Copy)]
-enum Kind {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Purchase {
     Refusal,
     Winner,
 }
 
-impl Kind {
+impl Purchase {
     fn described(self) -> &'static str {
         match self {
             Self::Refusal => "sold out",
@@ -106,9 +145,13 @@ impl Kind {
 
 /// One turn.
 struct Turn {
-    p50_ms: f64,
-    p99_ms: f64,
-    side_answers: u64,
+    bought: Bought,
+    /// Calls of the campaigns a second that were done, and that were told to come again.
+    done_per_s: f64,
+    refused_per_s: f64,
+    /// Shares of the server's core.
+    selling: f64,
+    campaigns: f64,
 }
 
 pub fn run(options: &Options) -> anyhow::Result<()> {
@@ -124,179 +167,288 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         Some(path) => path.clone(),
         None => shell::release_server()?,
     };
-    let dir = tempfile::Builder::new()
-        .prefix("stampede-bench-")
-        .tempdir()?;
-    let database = PostgresServer::start()?;
-    let mut server_options = ServerOptions::new(&binary, dir.path().join("data"));
-    server_options.wrapper = bench::on_server_core();
-    server_options.arguments = vec!["--database".into(), database.database()?];
-    let server = Server::start(&server_options)?;
-    let keys = server.keys()?;
-    let runtime = shell::runtime()?;
-    runtime.block_on(prepare(&server, &keys))?;
-
-    println!(
-        "| purchases, {} a second | campaigns | p50 ms | p99 ms | p99 against idle | answers of campaigns/s |",
-        options.rate
-    );
-    println!("|---|---|---|---|---|---|");
-    for kind in [Kind::Refusal, Kind::Winner] {
-        let mut turns: [Vec<Turn>; 3] = Default::default();
-        for round in 0..options.rounds {
-            for (turns, condition) in turns.iter_mut().zip(Condition::ALL) {
-                let crowd = format!("{kind:?}{condition:?}{round}");
-                let local = LocalSet::new();
-                if condition == Condition::Frozen {
-                    database.freeze()?;
-                }
-                let turn = turn(options, &server, &keys, kind, condition, &crowd);
-                let turn = local.block_on(&runtime, turn);
-                if condition == Condition::Frozen {
-                    database.thaw()?;
-                    // What was stuck at it has to be over before the next turn.
-                    runtime.block_on(async { tokio::time::sleep(UNSTUCK).await });
-                }
-                turns.push(turn?);
+    for kind in &options.databases {
+        let stage = Stage::open(options, &binary, *kind)?;
+        for part in &options.only {
+            match part {
+                Part::Purchases => stage.purchases()?,
+                Part::Throughput => throughput::run(&stage)?,
             }
         }
-        report(options, kind, &turns);
     }
-    println!(
-        "\nMedians of {} turns of {} s each, least and most in brackets; p99 against idle of the same round; server on \
-         core 0; generator and PostgreSQL on core 1; target <= 1.2x.",
-        options.rounds, options.seconds
-    );
     Ok(())
 }
 
-fn report(options: &Options, kind: Kind, turns: &[Vec<Turn>; 3]) {
-    for (of_condition, condition) in turns.iter().zip(Condition::ALL) {
-        let pairs = of_condition.iter().zip(&turns[0]);
-        let ratios = pairs.map(|(turn, idle)| turn.p99_ms / idle.p99_ms);
-        let seconds = f64::from(options.seconds);
-        let side = of_condition
-            .iter()
-            .map(|turn| turn.side_answers as f64 / seconds);
-        println!(
-            "| {} | {} | {} | {} | {} | {:.0} |",
-            kind.described(),
-            condition.described(),
-            spread(of_condition.iter().map(|turn| turn.p50_ms), 2),
-            spread(of_condition.iter().map(|turn| turn.p99_ms), 2),
-            spread(ratios, 2),
-            median(side).1,
-        );
-    }
+/// A server with a database, two sales and a campaign.
+struct Stage<'a> {
+    options: &'a Options,
+    runtime: Runtime,
+    server: Server,
+    keys: Keys,
+    database: Database,
+    _dir: tempfile::TempDir,
 }
 
-/// Publishes a sale that is sold out for good and one that never will be.
-async fn prepare(server: &Server, keys: &Keys) -> anyhow::Result<()> {
-    let addresses = Addresses {
-        public: server.public,
-        admin: server.admin,
-    };
-    let mut admin = Api::new(addresses, keys.clone());
-    admin.publish(&bench::sale(SALE_SOLD_OUT, 1, None)).await?;
-    admin
-        .publish(&bench::sale(SALE_PLENTY, 4_000_000_000, None))
-        .await?;
-    let mut client = Client::new(server.public, Timeouts::default());
-    let token = keys.minter().mint("the-one", now_s() + 3600);
-    let won = client
-        .send(&api::purchase(
-            SALE_SOLD_OUT,
-            &token,
-            "k",
-            &[(ITEM.to_owned(), 1)],
-        ))
-        .await?;
-    let id = won
-        .text_field("reservation_id")
-        .context("the one unit was not sold")?;
-    let paid = client
-        .send(&api::confirm(id, &keys.storefront_key, "pay-1"))
-        .await?;
-    ensure!(paid.status == 200, "the one unit was not paid");
-    Ok(())
-}
-
-/// Buys at the rate for a turn, with what the condition says beside it.
-async fn turn(
-    options: &Options,
-    server: &Server,
-    keys: &Keys,
-    kind: Kind,
-    condition: Condition,
-    crowd: &str,
-) -> anyhow::Result<Turn> {
-    let side_answers = Rc::new(Cell::new(0));
-    let mut side = JoinSet::new();
-    let side_calls = match condition {
-        Condition::Idle => 0,
-        Condition::Saturated | Condition::Frozen => options.side_calls,
-    };
-    for _ in 0..side_calls {
-        let mut client = Client::new(server.admin, Timeouts::default());
-        let request = Request::get(&options.side_target)
-            .bearer(&keys.admin_key)
-            .bare();
-        let answers = Rc::clone(&side_answers);
-        side.spawn_local(async move {
-            while client.send(&request).await.is_ok() {
-                answers.set(answers.get() + 1);
-            }
-        });
+impl<'a> Stage<'a> {
+    fn open(
+        options: &'a Options,
+        binary: &std::path::Path,
+        kind: DatabaseKind,
+    ) -> anyhow::Result<Self> {
+        let in_folder = options.data_in.clone();
+        let dir = tempfile::Builder::new()
+            .prefix("stampede-bench-")
+            .tempdir_in(in_folder.unwrap_or_else(std::env::temp_dir))?;
+        let database = Database::start(kind, options.campaigns_in.as_deref(), dir.path())?;
+        let mut server_options = ServerOptions::new(binary, dir.path().join("data"));
+        server_options.wrapper = bench::on_server_core();
+        server_options.arguments = vec!["--database".into(), database.url().to_owned()];
+        let unbounded = "STAMPEDE_PUBLIC_STOREFRONT_RATE_PER_S".to_owned();
+        server_options.environment = vec![(unbounded, "1000000".to_owned())];
+        for variable in &options.environment {
+            let (name, value) = variable.split_once('=').context("NAME=VALUE")?;
+            server_options
+                .environment
+                .push((name.to_owned(), value.to_owned()));
+        }
+        let server = Server::start(&server_options)?;
+        let keys = server.keys()?;
+        let runtime = shell::runtime()?;
+        let stage = Self {
+            options,
+            runtime,
+            server,
+            keys,
+            database,
+            _dir: dir,
+        };
+        stage.runtime.block_on(stage.prepare())?;
+        Ok(stage)
     }
-    let count = u64::from(options.rate) * u64::from(options.seconds);
-    let minter: Minter = keys.minter();
-    let requests = Rc::new(requests(&minter, kind.sale(), crowd, count));
-    let interval = Duration::from_secs(1) / options.rate;
-    let begin = Instant::now() + Duration::from_millis(200);
-    let mut buyers = JoinSet::new();
-    for first in 0..CONNECTIONS {
+
+    /// Publishes a sale that is sold out for good, one that never will be, and the campaign.
+    async fn prepare(&self) -> anyhow::Result<()> {
+        let (server, keys) = (&self.server, &self.keys);
+        let addresses = Addresses {
+            public: server.public,
+            admin: server.admin,
+        };
+        let mut admin = Api::new(addresses, keys.clone());
+        admin.publish(&bench::sale(SALE_SOLD_OUT, 1, None)).await?;
+        admin
+            .publish(&bench::sale(SALE_PLENTY, 4_000_000_000, None))
+            .await?;
         let mut client = Client::new(server.public, Timeouts::default());
-        let requests = Rc::clone(&requests);
-        buyers.spawn_local(async move {
-            client.connect().await?;
-            let mut latencies = Vec::new();
-            for index in (first..requests.len()).step_by(CONNECTIONS) {
-                let due = begin + interval * u32::try_from(index)?;
-                // Late for want of an answer counts; late for want of a timer does not.
-                let since = if Instant::now() < due {
-                    tokio::time::sleep_until(due.into()).await;
-                    Instant::now()
-                } else {
-                    due
-                };
-                let answer = client.send(&requests[index]).await?;
-                if answer.status != kind.status() {
-                    bail!(
-                        "a purchase was answered with {} {}",
-                        answer.status,
-                        answer.outcome()
-                    );
+        let token = keys.minter().mint("the-one", now_s() + 3600);
+        let lines = [(ITEM.to_owned(), 1)];
+        let won = client
+            .send(&api::purchase(SALE_SOLD_OUT, &token, "k", &lines))
+            .await?;
+        let id = won
+            .text_field("reservation_id")
+            .context("the one unit was not sold")?;
+        let paid = client
+            .send(&api::confirm(id, &keys.storefront_key, "pay-1"))
+            .await?;
+        ensure!(paid.status == 200, "the one unit was not paid");
+        self.admin("POST", "/v1/admin/campaigns", &campaign())
+            .await?;
+        let publish = format!("/v1/admin/campaigns/{CAMPAIGN}/publish");
+        self.admin("POST", &publish, &json!({"accept": []})).await?;
+        Ok(())
+    }
+
+    /// A command to the server, which has to go through.
+    async fn admin(&self, method: &str, target: &str, body: &Value) -> anyhow::Result<Value> {
+        let mut client = Client::new(self.server.admin, beside::PATIENT);
+        let request = crowd::client::Request::draft(method, target).bearer(&self.keys.admin_key);
+        let request = request.key(&format!("{method}-{}", target.replace('/', ".")));
+        let request = match method {
+            "GET" => request.bare(),
+            _ => request.json(&body.to_string()),
+        };
+        let answer = client.send(&request).await?;
+        let told = String::from_utf8_lossy(&answer.body);
+        ensure!(answer.status < 300, "{target}: {} {told}", answer.status);
+        Ok(answer.json()?)
+    }
+
+    fn purchases(&self) -> anyhow::Result<()> {
+        println!(
+            "\n| {} purchases a second; campaigns on | what | campaigns are | p50 ms | p99 ms | p99 against idle | \
+             sent late, p99 ms | campaigns done, refused/s | core 0: selling, campaigns |",
+            self.options.rate
+        );
+        println!("|---|---|---|---|---|---|---|---|---|");
+        for purchase in &self.options.purchases {
+            let mut conditions = vec![Condition::Idle];
+            conditions.extend(&self.options.conditions);
+            conditions.dedup();
+            let mut turns: Vec<(Condition, Vec<Turn>)> = conditions
+                .into_iter()
+                .map(|condition| (condition, Vec::new()))
+                .collect();
+            for round in 0..self.options.rounds {
+                for (condition, turns) in &mut turns {
+                    let crowd = format!("{purchase:?}{condition:?}{round}");
+                    turns.push(self.turn(*purchase, *condition, &crowd)?);
                 }
-                ensure!(since.elapsed() < ANSWER_MAX, "the server does not keep up");
-                latencies.push(since.elapsed());
             }
-            Ok(latencies)
-        });
+            self.report(*purchase, &turns);
+        }
+        println!(
+            "\nMedians of {} turns of {} s each, least and most in brackets; p99 against idle of the same round; server \
+             on core 0; buyers on core 1, where joining crowd and PostgreSQL get what is left; target <= 1.2x.",
+            self.options.rounds, self.options.seconds
+        );
+        Ok(())
     }
-    let mut latencies = Vec::new();
-    while let Some(joined) = buyers.join_next().await {
-        latencies.extend(joined??);
+
+    /// Buys at the rate for a turn, with what the condition says beside it.
+    fn turn(&self, purchase: Purchase, condition: Condition, crowd: &str) -> anyhow::Result<Turn> {
+        let options = self.options;
+        self.told_each_thread()?;
+        let mut beside = match condition {
+            Condition::Idle => None,
+            Condition::Saturated | Condition::Frozen => {
+                let (public, key) = (self.server.public, &self.keys.storefront_key);
+                let calls = options.side_calls;
+                Some(Beside::start(public, key, calls, crowd)?)
+            }
+        };
+        let frozen = match condition {
+            Condition::Frozen => Some(self.database.freeze()?),
+            Condition::Idle | Condition::Saturated => None,
+        };
+        std::thread::sleep(SETTLES_WITHIN);
+        let orders = buyers::orders(options.rate, options.seconds, &self.keys, purchase, crowd);
+        let counted = beside.as_mut().map(Beside::counts).transpose()?;
+        let (cpu, began_at) = (cpu(self.server.pid())?, Instant::now());
+        let local = tokio::task::LocalSet::new();
+        let bought = local.block_on(&self.runtime, buyers::buy(self.server.public, orders))?;
+        let seconds = began_at.elapsed().as_secs_f64();
+        let used = self::cpu(self.server.pid())?;
+        let share = |after: Duration, before: Duration| {
+            after.saturating_sub(before).as_secs_f64() / seconds
+        };
+        let recounted = beside.as_mut().map(Beside::counts).transpose()?;
+        let counted = recounted.unwrap_or_default() - counted.unwrap_or_default();
+        if frozen.is_some() {
+            drop(frozen);
+            drop(beside);
+            self.runtime.block_on(self.unstuck())?;
+        }
+        Ok(Turn {
+            bought,
+            done_per_s: counted.done as f64 / seconds,
+            refused_per_s: counted.refused as f64 / seconds,
+            selling: share(used.selling, cpu.selling),
+            campaigns: share(used.campaigns, cpu.campaigns),
+        })
     }
-    side.abort_all();
-    latencies.sort_unstable();
-    let at = |part: f64| {
-        let index = (latencies.len().saturating_sub(1)) as f64 * part;
-        let latency = latencies.get(index.round() as usize);
-        latency.map_or(f64::NAN, |latency| latency.as_secs_f64() * 1e3)
-    };
-    Ok(Turn {
-        p50_ms: at(0.5),
-        p99_ms: at(0.99),
-        side_answers: side_answers.get(),
+
+    /// Waits until the campaigns work again.
+    async fn unstuck(&self) -> anyhow::Result<()> {
+        let give_up = Instant::now() + UNSTUCK;
+        let target = "/v1/admin/campaigns-database";
+        while let Err(error) = self.admin("GET", target, &Value::Null).await {
+            ensure!(Instant::now() < give_up, "they never came back: {error}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        // What was broken off is over as well.
+        tokio::time::sleep(SETTLES_WITHIN).await;
+        Ok(())
+    }
+
+    fn told_each_thread(&self) -> anyhow::Result<()> {
+        let Some(words) = &self.options.each_thread else {
+            return Ok(());
+        };
+        for (thread, _, is_of_campaigns) in threads(self.server.pid())? {
+            if is_of_campaigns {
+                let mut words = words.split(' ');
+                let mut command = Command::new(words.next().context("a command")?);
+                command.args(words).arg(thread.to_string());
+                shell::read(&mut command)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn report(&self, purchase: Purchase, turns: &[(Condition, Vec<Turn>)]) {
+        let idle = &turns[0].1;
+        for (condition, turns) in turns {
+            let figures = |figure: fn(&Turn) -> f64| turns.iter().map(figure);
+            let ratios = turns.iter().zip(idle);
+            let ratios = ratios.map(|(turn, idle)| turn.bought.ms(0.99) / idle.bought.ms(0.99));
+            println!(
+                "| {} | {} | {} | {} | {} | {} | {} | {:.0}, {:.0} | {:.0} %, {:.0} % |",
+                self.database.described(),
+                purchase.described(),
+                condition.described(),
+                spread(figures(|turn| turn.bought.ms(0.5)), 2),
+                spread(figures(|turn| turn.bought.ms(0.99)), 2),
+                spread(ratios, 2),
+                spread(figures(|turn| turn.bought.late_ms(0.99)), 2),
+                median(figures(|turn| turn.done_per_s)).1,
+                median(figures(|turn| turn.refused_per_s)).1,
+                median(figures(|turn| turn.selling * 100.0)).1,
+                median(figures(|turn| turn.campaigns * 100.0)).1,
+            );
+        }
+    }
+}
+
+/// A giveaway that gives everybody a coupon.
+fn campaign() -> Value {
+    let face_minor = 500;
+    json!({
+        "campaign_id": CAMPAIGN, "kind": "giveaway", "title": "Crowded",
+        "starts_at": shell::rfc3339_in(-60), "ends_at": shell::rfc3339_in(24 * 3600),
+        "zone": "Asia/Shanghai", "currency": "CNY",
+        "budget_minor": PARTICIPANTS_MAX * face_minor,
+        "eligibility": {"phone_verification": false, "participants_max": PARTICIPANTS_MAX},
+        "rules": {"per_participant": ["welcome"], "draws": []},
+        "rewards": [{"reward": "welcome", "title": "Off any order", "type": "coupon", "face_minor": face_minor,
+                     "term_days": 30, "total": PARTICIPANTS_MAX}],
     })
+}
+
+/// CPU that the threads of a server have used.
+struct Cpu {
+    selling: Duration,
+    campaigns: Duration,
+}
+
+fn cpu(pid: u32) -> anyhow::Result<Cpu> {
+    let mut cpu = Cpu {
+        selling: Duration::ZERO,
+        campaigns: Duration::ZERO,
+    };
+    for (_, used, is_of_campaigns) in threads(pid)? {
+        match is_of_campaigns {
+            true => cpu.campaigns += used,
+            false => cpu.selling += used,
+        }
+    }
+    Ok(cpu)
+}
+
+/// Threads of a server: id, CPU used, whether it is one of the campaigns.
+fn threads(pid: u32) -> anyhow::Result<Vec<(u32, Duration, bool)>> {
+    let mut threads = Vec::new();
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let folder = task?.path();
+        let read = |name: &str| std::fs::read_to_string(folder.join(name));
+        // It may end while we look.
+        let (Ok(name), Ok(stat)) = (read("comm"), read("schedstat")) else {
+            continue;
+        };
+        let used_ns = stat.split_ascii_whitespace().next().context("schedstat")?;
+        let id = folder.file_name().unwrap_or_default().to_string_lossy();
+        let is_of_campaigns = name.starts_with("campaigns") || name.starts_with("sqlx");
+        let used = Duration::from_nanos(used_ns.parse()?);
+        threads.push((id.parse()?, used, is_of_campaigns));
+    }
+    Ok(threads)
 }

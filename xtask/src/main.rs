@@ -50,6 +50,9 @@ enum Task {
     BenchRedis(bench_redis::Options),
     /// Purchases at a fixed rate while campaigns are idle, saturated, and before a database that stands still
     BenchSide(bench_side::Options),
+    /// The crowd that joins a campaign beside what bench-side measures
+    #[command(hide = true)]
+    SideCrowd(bench_side::BesideOptions),
     /// The bare hyper echo that is measured against
     #[command(hide = true)]
     Echo(bench::echo::Options),
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         Task::BenchFront(options) => bench_front::run(&options),
         Task::BenchRedis(options) => bench_redis::run(&options),
         Task::BenchSide(options) => bench_side::run(&options),
+        Task::SideCrowd(options) => bench_side::side_crowd(&options),
         Task::Echo(options) => bench::echo::run(&options),
         Task::UsualRedis(options) => bench_redis::usual::run(&options),
     };

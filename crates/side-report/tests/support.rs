@@ -102,6 +102,10 @@ async fn shop(url: &str) -> Arc<Shop> {
         desk: Arc::new(Nobody),
         kinds: Kinds::default(),
         reactors: Vec::new(),
+        sale_reminders: side_campaign::definition::Reminders {
+            before_s: vec![3_600, 600],
+            second_after_s: None,
+        },
         verdict_listeners: Vec::new(),
         history: vec![Arc::new(Other)],
         notifier: Arc::new(Nobody),

@@ -29,11 +29,13 @@ mod claim;
 mod door;
 mod nodes;
 pub(crate) mod parts;
+mod priority;
 mod refusals;
 mod standing;
 mod steps;
 
 use door::{Door, Limits};
+use priority::Priority;
 use steps::Now;
 
 /// Between two tries to reach the database, and between two looks whether it is still there.
@@ -71,9 +73,11 @@ pub(crate) fn start(config: &Config, engine: &Arc<Engine>) -> Result<Option<Camp
         "" => keys::campaign_secret(&config.store.data)?,
         key => keys::secret_of_hex(key).ok_or("keys.campaign_key is not 64 hexadecimal digits")?,
     };
+    let priority = Priority::behind();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.campaigns.threads)
         .thread_name("campaigns")
+        .on_thread_start(move || priority.take())
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start the threads of the campaigns: {error}"))?;
@@ -81,7 +85,14 @@ pub(crate) fn start(config: &Config, engine: &Arc<Engine>) -> Result<Option<Camp
     let wrong = |error: SqlError| format!("the database of the campaigns, {url}: {error}");
     let database = Database::lazy(&url, SqlOptions::default()).map_err(wrong)?;
     let sealer = Sealer::new(&secret);
-    let opened = runtime.block_on(open(&database, &sealer));
+    // On one of their own threads, not on this one: what a file of SQLite starts has the priority of who opens it.
+    let opening = runtime.spawn({
+        let (database, sealer) = (database.clone(), sealer.clone());
+        async move { open(&database, &sealer).await }
+    });
+    let opened = runtime
+        .block_on(opening)
+        .map_err(|error| format!("opening the database of the campaigns: {error}"))?;
     let is_open = match opened {
         Ok(()) => true,
         Err(error) if is_wrong(&error) => return Err(wrong(error)),

@@ -60,6 +60,10 @@ pub async fn shop(url: &str) -> Arc<Shop> {
         desk: Arc::new(Nobody),
         kinds: Kinds::default(),
         reactors: Vec::new(),
+        sale_reminders: side_campaign::definition::Reminders {
+            before_s: vec![3_600, 600],
+            second_after_s: None,
+        },
         verdict_listeners: vec![Arc::new(Rewards)],
         history: Vec::new(),
         notifier: Arc::new(Nobody),

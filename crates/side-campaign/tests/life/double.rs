@@ -157,6 +157,10 @@ impl Node {
             desk: Arc::new(Nobody),
             kinds: Kinds::new(vec![double("double", false), double("single", true)]),
             reactors: Vec::new(),
+            sale_reminders: side_campaign::definition::Reminders {
+                before_s: vec![3_600, 600],
+                second_after_s: None,
+            },
             verdict_listeners: Vec::new(),
             history: Vec::new(),
             notifier: Arc::new(Nobody),

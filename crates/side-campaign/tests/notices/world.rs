@@ -148,6 +148,10 @@ impl World {
             desk: desk.clone(),
             kinds: Kinds::default(),
             reactors: vec![],
+            sale_reminders: side_campaign::definition::Reminders {
+                before_s: vec![3_600, 600],
+                second_after_s: None,
+            },
             verdict_listeners: Vec::new(),
             history: Vec::new(),
             notifier: channel.clone(),

@@ -141,6 +141,10 @@ impl TestShop {
             desk: desk.clone(),
             kinds: Kinds::default(),
             reactors: vec![scribe.clone()],
+            sale_reminders: side_campaign::definition::Reminders {
+                before_s: vec![3_600, 600],
+                second_after_s: None,
+            },
             verdict_listeners: Vec::new(),
             history: Vec::new(),
             notifier: Arc::new(Nobody),

@@ -112,6 +112,10 @@ pub fn shop(database: &Database) -> Shop {
         desk: Arc::new(Nobody),
         kinds: Kinds::default(),
         reactors: Vec::new(),
+        sale_reminders: side_campaign::definition::Reminders {
+            before_s: vec![3_600, 600],
+            second_after_s: None,
+        },
         verdict_listeners: Vec::new(),
         history: Vec::new(),
         notifier: Arc::new(Nobody),

@@ -68,6 +68,10 @@ pub async fn shop(url: &str) -> Arc<Shop> {
         desk: Arc::new(Nothing),
         kinds: Kinds::default(),
         reactors: Vec::new(),
+        sale_reminders: side_campaign::definition::Reminders {
+            before_s: vec![3_600, 600],
+            second_after_s: None,
+        },
         verdict_listeners: Vec::new(),
         history: Vec::new(),
         notifier: Arc::new(Nothing),

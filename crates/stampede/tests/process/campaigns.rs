@@ -120,6 +120,46 @@ async fn they_start_with_a_file_of_their_own_and_end_with_the_process() {
     assert!(!shop.rig.options.data.join("campaigns.db").exists());
 }
 
+/// Names and niceness of the server's threads.
+#[cfg(target_os = "linux")]
+fn threads(shop: &Shop) -> Vec<(String, i32)> {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", shop.server.pid())).unwrap();
+    let threads = tasks.filter_map(|task| {
+        // It may have ended meanwhile.
+        let stat = std::fs::read_to_string(task.ok()?.path().join("stat")).ok()?;
+        let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
+        let nice = rest.split_whitespace().nth(16)?.parse().ok()?;
+        Some((name.to_owned(), nice))
+    });
+    threads.collect()
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn their_threads_stand_behind_those_that_sell() {
+    let shop = Shop::open(Rig::new(), &[("a", UNITS)]).await;
+    shop.until_side(200).await;
+    let threads = threads(&shop);
+    let niceness = |start: &str| -> Vec<i32> {
+        let named = threads.iter().filter(|(name, _)| name.starts_with(start));
+        named.map(|(_, nice)| *nice).collect()
+    };
+    let selling = niceness("front");
+    let behind = [niceness("campaigns"), niceness("sqlx-sqlite")];
+    assert!(!selling.is_empty(), "{threads:?}");
+    for behind in behind {
+        assert!(!behind.is_empty(), "{threads:?}");
+        let step_back = behind.iter().all(|nice| *nice == (selling[0] + 10).min(19));
+        assert!(step_back, "{threads:?}");
+    }
+    let others = threads
+        .iter()
+        .filter(|(name, _)| !name.starts_with("campaigns") && !name.starts_with("sqlx-sqlite"));
+    for (name, nice) in others {
+        assert_eq!(*nice, selling[0], "{name} {threads:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_postgres_that_stands_still_stops_only_them() {
     let servers = Databases::start().unwrap();
