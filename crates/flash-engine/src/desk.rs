@@ -113,6 +113,7 @@ impl SaleDesk for Desk {
             title: plan.title.to_string(),
             starts_at: plan.starts_at,
             ends_at: plan.ends_at,
+            currency: plan.currency,
             state,
         })
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use crate::{BuyerId, IdempotencyKey, Refusal, SaleId, SaleState, Timestamp};
+use crate::{BuyerId, Currency, IdempotencyKey, Refusal, SaleId, SaleState, Timestamp};
 
 /// A future that may move between threads.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -260,6 +260,8 @@ pub struct DeskSale {
     pub starts_at: Timestamp,
     /// When it closes.
     pub ends_at: Timestamp,
+    /// Of its prices.
+    pub currency: Currency,
     /// What it does now.
     pub state: SaleState,
 }

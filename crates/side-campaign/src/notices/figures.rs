@@ -60,7 +60,7 @@ pub struct Figures {
     pub repurchase_bp: Option<i64>,
 }
 
-/// The figures of a campaign, in its currency:
+/// The figures of a campaign or a sale, in its currency:
 ///
 /// - turnover = paid - refunded, over orders that followed one of its notices: the last reminder or care message that was
 ///   sent to the buyer within 7 days before the payment is of this campaign; each order once;
@@ -76,10 +76,10 @@ pub struct Figures {
 /// Reads only.
 pub async fn figures(
     reads: &mut impl Reads,
-    campaign: &str,
+    of: &Subject,
     currency: &str,
 ) -> Result<Figures, SideError> {
-    let subject = Subject::Campaign(campaign.to_owned()).to_string();
+    let subject = of.to_string();
     let mut kinds = BTreeMap::new();
     for row in reads.rows(queries::count_notices(&subject)).await? {
         let counted = KindFigures {
@@ -109,7 +109,11 @@ pub async fn figures(
     }
     let recipients = reads.row(queries::count_recipients(&subject)).await?;
     let buyers = reads.row(queries::count_buyers(&subject, currency)).await?;
-    let spent = budget::read(reads, campaign).await?;
+    let spent = match of {
+        Subject::Campaign(campaign) => budget::read(reads, campaign).await?,
+        // A sale has no budget of ours.
+        Subject::Sale(_) => None,
+    };
     let kinds: Vec<KindFigures> = kinds.into_values().collect();
     let sum = |of: fn(&KindFigures) -> i64| kinds.iter().map(of).fold(0, i64::saturating_add);
     let turnover_minor = sum(|kind| kind.turnover_minor);

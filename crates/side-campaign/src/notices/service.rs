@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use flash_types::SaleId;
 use flash_types::side::{
     BoxFuture, SideAnswer, SideEndpoint, SidePort, SideProblem, SideRequest, SideService, SideWho,
 };
@@ -31,7 +32,7 @@ enum Endpoint {
     Forget(Of),
     Care,
     Opened,
-    Figures,
+    Figures(Of),
 }
 
 #[derive(Clone, Copy)]
@@ -40,7 +41,7 @@ enum Of {
     Sale,
 }
 
-const ORDER: [Endpoint; 9] = [
+const ORDER: [Endpoint; 10] = [
     Endpoint::Ask,
     Endpoint::Confirm,
     Endpoint::Remind(Of::Campaign),
@@ -49,7 +50,8 @@ const ORDER: [Endpoint; 9] = [
     Endpoint::Forget(Of::Sale),
     Endpoint::Care,
     Endpoint::Opened,
-    Endpoint::Figures,
+    Endpoint::Figures(Of::Campaign),
+    Endpoint::Figures(Of::Sale),
 ];
 const _: () = assert!(ORDER.len() == ENDPOINTS.len());
 
@@ -154,6 +156,15 @@ static ENDPOINTS: &[SideEndpoint] = &[
         problems: &[(404, "not_found")],
         ..SideEndpoint::BASE
     },
+    SideEndpoint {
+        port: SidePort::Admin,
+        path: "/v1/admin/sales/{sale}/notices",
+        who: SideWho::Viewer,
+        summary: "What became of the notices of a sale: sent, opened, bought, repurchase",
+        answers: &[(200, "NoticeFigures")],
+        problems: &[(404, "not_found")],
+        ..SideEndpoint::BASE
+    },
 ];
 
 /// A code is on its way.
@@ -225,8 +236,8 @@ impl NoticeService {
     async fn run(&self, request: &SideRequest) -> Result<SideAnswer, SideError> {
         let endpoint = ORDER.get(request.endpoint);
         let endpoint = *endpoint.ok_or_else(|| SideProblem::not_found("endpoint"))?;
-        if let Endpoint::Figures = endpoint {
-            return self.figures(&request.path[0]).await;
+        if let Endpoint::Figures(of) = endpoint {
+            return self.figures(of, &request.path[0]).await;
         }
         let mut tx = self.shop.database.begin().await?;
         match self.answer_in(&mut tx, endpoint, request).await {
@@ -285,17 +296,28 @@ impl NoticeService {
                 let answer = json!({"opened_at": at.text().as_str()});
                 Ok(Ok(SideAnswer::json(200, &answer)))
             }
-            Endpoint::Figures => Ok(Ok(self.figures(name).await?)),
+            Endpoint::Figures(of) => Ok(Ok(self.figures(of, name).await?)),
         }
     }
 
     /// Outside of a transaction: the one writer of a SQLite file is not taken for a read.
-    async fn figures(&self, campaign_id: &str) -> Result<SideAnswer, SideError> {
+    async fn figures(&self, of: Of, id: &str) -> Result<SideAnswer, SideError> {
         let mut reader = self.shop.database.read().await?;
-        let campaign = life::find(&mut reader, campaign_id).await?;
-        let campaign = campaign.ok_or(Refusal::NotFound("campaign"))?;
-        let currency = campaign.definition.currency;
-        let counted = figures(&mut reader, campaign_id, currency.as_str()).await?;
+        let (subject, currency) = match of {
+            Of::Campaign => {
+                let campaign = life::find(&mut reader, id).await?;
+                let campaign = campaign.ok_or(Refusal::NotFound("campaign"))?;
+                (Subject::Campaign(campaign.id), campaign.definition.currency)
+            }
+            Of::Sale => {
+                let sale = SaleId::parse(id)
+                    .ok()
+                    .and_then(|id| self.shop.desk.sale(&id));
+                let sale = sale.ok_or(Refusal::NotFound("sale"))?;
+                (Subject::Sale(id.to_owned()), sale.currency)
+            }
+        };
+        let counted = figures(&mut reader, &subject, currency.as_str()).await?;
         Ok(SideAnswer::json(200, &json!(counted)))
     }
 

@@ -113,6 +113,11 @@ pub async fn record(
     if is_first {
         tx.execute(query(queries::MARK_FIRST).bind(entry.order_id.clone()))
             .await?;
+    } else {
+        let earlier = query(queries::FIRST_WAS_EARLIER)
+            .bind(entry.paid_at.0)
+            .bind(entry.buyer.as_str().to_owned());
+        tx.execute(earlier).await?;
     }
     let order = Order {
         order_id: entry.order_id.clone(),

@@ -13,6 +13,10 @@ pub const INSERT_LINE: &str = "INSERT INTO shop_order_line \
 pub const INSERT_FIRST: &str = "INSERT INTO buyer_first_order (buyer, order_id, paid_at_ms) \
     VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
 
+/// In: paid at, buyer. An order that is told later may have been paid earlier.
+pub const FIRST_WAS_EARLIER: &str =
+    "UPDATE buyer_first_order SET paid_at_ms = $1 WHERE buyer = $2 AND paid_at_ms > $1";
+
 /// In: order.
 pub const MARK_FIRST: &str = "UPDATE shop_order SET is_first = 1 WHERE id = $1";
 

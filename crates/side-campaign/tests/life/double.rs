@@ -238,9 +238,7 @@ impl Node {
             query: query.collect(),
             body,
             content_type: None,
-            key: endpoint
-                .needs_key
-                .then(|| IdempotencyKey::parse(key).unwrap()),
+            key: (endpoint.method == "POST").then(|| IdempotencyKey::parse(key).unwrap()),
             caller: match is_admin {
                 true => SideCaller::Admin("anna".to_owned()),
                 false => SideCaller::Anyone,

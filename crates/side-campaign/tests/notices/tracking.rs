@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 use side_books::budget::{self, Hold};
 use side_campaign::fact::{Fact, Order, React as _};
-use side_campaign::notices::{Figures, Follow, KindFigures, Planned, Stage, figures};
+use side_campaign::notices::{Figures, Follow, KindFigures, Planned, Stage, Subject, figures};
 
 use crate::world::{Mode, T0, World, after, buyer, json as read, to_buyer};
 
@@ -49,7 +49,9 @@ async fn told(world: &World, fact: Fact) {
 
 async fn figures_by_hand(world: &World) {
     let mut reader = world.shop.database.read().await.unwrap();
-    let none = figures(&mut reader, "c1", "CNY").await.unwrap();
+    let none = figures(&mut reader, &Subject::Campaign("c1".to_owned()), "CNY")
+        .await
+        .unwrap();
     assert_eq!(none, Figures::default());
     // Care messages to three buyers, one of them twice; a reward to one; one that is given up; another campaign's.
     for (key, kind, who) in [
@@ -142,7 +144,9 @@ async fn figures_by_hand(world: &World) {
     budget::post(&mut tx, "h1", 3_000, T0).await.unwrap();
     tx.commit().await.unwrap();
 
-    let counted = figures(&mut reader, "c1", "CNY").await.unwrap();
+    let counted = figures(&mut reader, &Subject::Campaign("c1".to_owned()), "CNY")
+        .await
+        .unwrap();
     let expected = Figures {
         kinds: vec![
             KindFigures {

@@ -78,6 +78,7 @@ impl Desk {
             title: format!("Sale {id}"),
             starts_at,
             ends_at: Timestamp(starts_at.0 + 3_600_000),
+            currency: flash_types::Currency::parse("CNY").unwrap(),
             state,
         };
         self.0.lock().insert(id.to_owned(), sale);
