@@ -205,7 +205,7 @@ async fn versions(reads: &mut impl Reads, campaign: &str) -> Result<Vec<ProofVer
             version: row.int("version")?,
             at_ms: row.int("at_ms")?,
             definition: life::public_of_stored(
-                json(&row.text("definition")?)?,
+                &json(&row.text("definition")?)?,
                 &row.text("private_hash")?,
             ),
             hash: row.text("rules_hash")?,

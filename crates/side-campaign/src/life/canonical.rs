@@ -23,11 +23,9 @@ pub fn public_definition(definition: &Definition, private_hash: &str) -> Value {
 }
 
 /// As [`public_definition`], of one as it is stored: versions that were written before keep the fields that they had.
-pub(crate) fn public_of_stored(definition: Value, private_hash: &str) -> Value {
-    match definition {
-        Value::Object(members) => shown(members, private_hash),
-        other => other,
-    }
+pub(crate) fn public_of_stored(definition: &Value, private_hash: &str) -> Value {
+    let members = definition.as_object().cloned().unwrap_or_default();
+    shown(members, private_hash)
 }
 
 fn shown(mut shown: Map<String, Value>, private_hash: &str) -> Value {

@@ -280,10 +280,8 @@ fn csv(report: &Report) -> String {
     let mut text = String::from("section,figure,group,value\n");
     // Writing to a text cannot fail.
     let mut row = |section: &str, figure: &str, group: &str, value: &Value| {
-        let value = match value {
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        };
+        let text_of = |text: &str| text.to_owned();
+        let value = value.as_str().map_or_else(|| value.to_string(), text_of);
         let cells = [section, figure, group, &value].map(quoted);
         let _ = writeln!(text, "{}", cells.join(","));
     };
