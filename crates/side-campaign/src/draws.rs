@@ -24,7 +24,7 @@ use side_books::step::Step;
 use crate::shop::Shop;
 
 pub use draw::{Draw, ListRoot, commitment, participant, shuffle};
-pub use proof::page as proof_page;
+pub use proof::{page as proof_page, revealed};
 pub use records::{Record, next, publish_root, record, ticket};
 pub use serve::DrawsService;
 pub use verify::{Mismatch, Verified, VerifyKind, recompute, verify};

@@ -27,14 +27,21 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     /// Run a whole sale with a crowd, show it live, audit the books, and stay up for a look in the browser.
     Demo(DemoArgs),
-    /// Prove the books of each sale and item from the store alone, stopped or running. Exit 3 if they do not balance.
+    /// Prove the books of sales and campaigns from their stores alone, stopped or running. Exit 3 if they do not balance.
+    #[command(
+        after_help = "Campaigns are in <data>/campaigns.db, or where `serve` was told by --database: then say it here as well.\n\
+                  Their database is only read. Exit 2: it cannot be reached, or is none of this program's."
+    )]
     Audit(AuditArgs),
     /// Copy the embedded store to one file, also while the engine sells; the copy is proved before it gets its name.
     #[command(
-        after_help = "To restore: stop the engine, copy FILE to <new folder>/stampede.db and keys.toml beside it,\n\
-                  start there, audit. docs/OPERATING.md tells it step by step.\n\
+        after_help = "Campaigns in <data>/campaigns.db are copied to FILE.campaigns.db, proved as well. Those in PostgreSQL\n\
+                  are not: pg_dump does that.\n\
+                  To restore: stop the engine, copy FILE to <new folder>/stampede.db, FILE.campaigns.db to\n\
+                  <new folder>/campaigns.db and keys.toml beside them, start there, audit. docs/OPERATING.md tells it\n\
+                  step by step.\n\
                   With --redis the sales are in Redis: back Redis up by its own means (BGSAVE, a copy of its\n\
-                  append-only files)."
+                  append-only files), and the campaigns by --campaigns-only."
     )]
     Backup(BackupArgs),
     /// Play a sale against a copy with buyers who are none: what would happen, and whether this machine holds the
@@ -106,6 +113,14 @@ pub(crate) struct AuditArgs {
     /// Certificates (PEM) of the authority that signed that of Redis; the system's where absent.
     #[arg(long, value_name = "FILE", requires = "redis", conflicts_with = "data")]
     pub(crate) redis_ca: Option<PathBuf>,
+    /// Database of the campaigns: sqlite:FILE or postgres://… [default: <data>/campaigns.db, where it is]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "STAMPEDE_DATABASE",
+        hide_env_values = true
+    )]
+    pub(crate) database: Option<String>,
     /// Print the report as JSON.
     #[arg(long)]
     pub(crate) json: bool,
@@ -133,6 +148,9 @@ pub(crate) struct BackupArgs {
     /// Replace FILE if it exists, once the new copy is whole.
     #[arg(long)]
     pub(crate) force: bool,
+    /// Copy <data>/campaigns.db alone, to FILE itself.
+    #[arg(long)]
+    pub(crate) campaigns_only: bool,
     /// Taken only to say what to do instead.
     #[arg(long, value_name = "URL", hide = true)]
     pub(crate) redis: Option<String>,

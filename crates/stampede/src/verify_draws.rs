@@ -14,7 +14,7 @@ use crate::cli::{AdminArgs, VerifyDrawsArgs};
 use crate::logs::say;
 
 /// Kinds whose rule is known.
-const KINDS: &[&dyn VerifyKind] = &[&GiveawayProof];
+pub(crate) const KINDS: &[&dyn VerifyKind] = &[&GiveawayProof];
 /// Longest file that is read.
 const FILE_BYTES_MAX: u64 = 1 << 30;
 /// Most pages that are fetched.

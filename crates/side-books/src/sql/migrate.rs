@@ -6,7 +6,7 @@ use flash_types::Timestamp;
 use sha2::{Digest as _, Sha256};
 use sqlx::AssertSqlSafe;
 
-use super::{Database, DatabaseKind, Get as _, Reads as _, SqlError, Tx, query};
+use super::{Database, DatabaseKind, Get as _, Reads, SqlError, Tx, query};
 
 /// A step of the tables: statements that end with `;` at the end of a line. `SERIAL_KEY` stands for the type of a primary
 /// key that counts by itself, the one thing that the two databases spell differently.
@@ -61,7 +61,50 @@ pub(super) async fn up(database: &Database, migrations: &[Migration]) -> Result<
         "CREATE TABLE IF NOT EXISTS migration (name TEXT PRIMARY KEY, hash TEXT NOT NULL, at_ms BIGINT NOT NULL)",
     ))
     .await?;
-    let applied = tx.rows(query("SELECT name, hash FROM migration")).await?;
+    let known = known(&mut tx, migrations).await?;
+    for migration in migrations {
+        if !known.iter().any(|name| name == migration.name) {
+            apply(&mut tx, migration).await?;
+        }
+    }
+    tx.commit().await
+}
+
+/// Whether the tables are all there, and all of this program. Changes nothing.
+pub(super) async fn check(database: &Database, migrations: &[Migration]) -> Result<(), SqlError> {
+    let mut reads = database.read().await?;
+    let asked = match database.kind() {
+        DatabaseKind::Sqlite => {
+            "SELECT CAST(COUNT(*) AS BIGINT) AS n FROM sqlite_master WHERE type = 'table' AND name = 'migration'"
+        }
+        DatabaseKind::Postgres => {
+            "SELECT CAST(COUNT(*) AS BIGINT) AS n FROM pg_catalog.pg_class WHERE relname = 'migration' \
+             AND relkind = 'r' AND pg_catalog.pg_table_is_visible(oid)"
+        }
+    };
+    let row = reads.row(query(asked)).await?;
+    if row.map_or(Ok(0), |row| row.int("n"))? == 0 {
+        return Err(SqlError::Broken(
+            "it has no tables of campaigns: is it another database?".into(),
+        ));
+    }
+    let known = known(&mut reads, migrations).await?;
+    let missing = migrations
+        .iter()
+        .find(|ours| !known.iter().any(|name| name == ours.name));
+    missing.map_or(Ok(()), |missing| {
+        Err(SqlError::Broken(format!(
+            "its tables are of an older program ({} is missing): `serve` of this one brings them up to date, or use the older one",
+            missing.name
+        )))
+    })
+}
+
+/// Names of those that were applied.
+async fn known(reads: &mut impl Reads, migrations: &[Migration]) -> Result<Vec<String>, SqlError> {
+    let applied = reads
+        .rows(query("SELECT name, hash FROM migration"))
+        .await?;
     let mut known = Vec::new();
     for row in &applied {
         let (name, hash) = (row.text("name")?, row.text("hash")?);
@@ -77,12 +120,7 @@ pub(super) async fn up(database: &Database, migrations: &[Migration]) -> Result<
         }
         known.push(name);
     }
-    for migration in migrations {
-        if !known.iter().any(|name| name == migration.name) {
-            apply(&mut tx, migration).await?;
-        }
-    }
-    tx.commit().await
+    Ok(known)
 }
 
 async fn apply(tx: &mut Tx, migration: &Migration) -> Result<(), SqlError> {

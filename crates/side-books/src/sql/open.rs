@@ -90,6 +90,13 @@ impl fmt::Debug for DatabaseUrl {
     }
 }
 
+/// What a database is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Write,
+    Read,
+}
+
 /// Bounds of everything that waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SqlOptions {
@@ -151,14 +158,40 @@ impl Database {
     /// # Errors
     /// [`SqlError::Broken`] where the URL cannot be read.
     pub fn lazy(url: &DatabaseUrl, options: SqlOptions) -> Result<Self, SqlError> {
+        Self::lazy_for(url, options, Access::Write)
+    }
+
+    /// Opens it to be read only, as it is: nothing is made, nothing is brought up to date, and other processes may be at
+    /// work on it. Its tables have to be all that this program knows, and no others.
+    ///
+    /// # Errors
+    /// [`SqlError::Unavailable`], also where there is no such file; [`SqlError::Broken`] where it is something else, or of
+    /// another program, with what to do.
+    ///
+    /// # Cancel safety
+    /// A read.
+    pub async fn open_to_read(
+        url: &DatabaseUrl,
+        options: SqlOptions,
+        migrations: &[Migration],
+    ) -> Result<Self, SqlError> {
+        let database = Self::lazy_for(url, options, Access::Read)?;
+        if let Err(error) = migrate::check(&database, migrations).await {
+            database.close().await;
+            return Err(error);
+        }
+        Ok(database)
+    }
+
+    fn lazy_for(url: &DatabaseUrl, options: SqlOptions, access: Access) -> Result<Self, SqlError> {
         static DRIVERS: Once = Once::new();
         DRIVERS.call_once(sqlx::any::install_default_drivers);
         let doubt = Arc::new(Doubt::new());
         let (kind, text) = match url {
-            DatabaseUrl::Sqlite(file) => (DatabaseKind::Sqlite, sqlite_url(file)),
+            DatabaseUrl::Sqlite(file) => (DatabaseKind::Sqlite, sqlite_url(file, access)),
             DatabaseUrl::Postgres(url) => (DatabaseKind::Postgres, url.clone()),
         };
-        let pool = |connections_max| pool(kind, options, connections_max, &doubt);
+        let pool = |connections_max| pool(kind, options, access, connections_max, &doubt);
         let reads = pool(options.connections_max).connect_lazy(&text)?;
         let writes = match kind {
             DatabaseKind::Sqlite => pool(1).connect_lazy(&text)?,
@@ -279,10 +312,10 @@ const OPEN_AGAIN_AFTER: Duration = Duration::from_millis(50);
 const PING_LONGEST: Duration = Duration::from_secs(1);
 
 /// What is told to each new connection.
-fn session(kind: DatabaseKind, options: SqlOptions) -> Vec<String> {
+fn session(kind: DatabaseKind, options: SqlOptions, access: Access) -> Vec<String> {
     let ms = |wait: Duration| wait.as_millis().clamp(1, 1_000_000_000);
     let longest = options.transaction_timeout;
-    match kind {
+    let mut session = match kind {
         // `synchronous=FULL`: what is worth money is flushed before it is said.
         DatabaseKind::Sqlite => vec![
             format!("PRAGMA busy_timeout = {}", ms(options.acquire_timeout)),
@@ -301,16 +334,28 @@ fn session(kind: DatabaseKind, options: SqlOptions) -> Vec<String> {
                 ms(longest * 2)
             ),
         ],
+    };
+    match (kind, access) {
+        (_, Access::Write) => {}
+        // Where it is not so, it would be written.
+        (DatabaseKind::Sqlite, Access::Read) => {
+            session.retain(|statement| !statement.contains("journal_mode"));
+        }
+        (DatabaseKind::Postgres, Access::Read) => {
+            session.push("SET default_transaction_read_only = on".to_owned());
+        }
     }
+    session
 }
 
 fn pool(
     kind: DatabaseKind,
     options: SqlOptions,
+    access: Access,
     connections_max: u32,
     doubt: &Arc<Doubt>,
 ) -> AnyPoolOptions {
-    let session = Arc::new(session(kind, options));
+    let session = Arc::new(session(kind, options, access));
     let pool = AnyPoolOptions::new()
         .max_connections(connections_max)
         .acquire_timeout(options.acquire_timeout)
@@ -351,7 +396,7 @@ fn pool(
 }
 
 /// The file as a URL; what would end its path is encoded.
-fn sqlite_url(file: &std::path::Path) -> String {
+fn sqlite_url(file: &std::path::Path, access: Access) -> String {
     let mut url = String::from("sqlite://");
     for character in file.to_string_lossy().chars() {
         match character {
@@ -361,7 +406,10 @@ fn sqlite_url(file: &std::path::Path) -> String {
             other => url.push(other),
         }
     }
-    url.push_str("?mode=rwc");
+    url.push_str(match access {
+        Access::Write => "?mode=rwc",
+        Access::Read => "?mode=ro",
+    });
     url
 }
 

@@ -56,3 +56,47 @@ async fn tables_are_brought_up_to_date_whole_once_and_by_those_who_know_them() {
         open(&url, &[ONE, TWO]).await.unwrap();
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_only_reads_takes_the_tables_as_they_are_or_not_at_all() {
+    let servers = Databases::start().unwrap();
+    for url in servers.urls().unwrap() {
+        let parsed = url.parse().unwrap();
+        let to_read = async |migrations: &[Migration]| {
+            Database::open_to_read(&parsed, OPTIONS, migrations).await
+        };
+        let why = to_read(&[ONE]).await.unwrap_err();
+        if let Some(file) = url.strip_prefix("sqlite:") {
+            assert!(matches!(why, SqlError::Unavailable(_)), "{why}");
+            assert!(!std::path::Path::new(file).exists(), "it was made");
+            std::fs::write(file, "").unwrap();
+        }
+        let why = to_read(&[ONE]).await.unwrap_err().to_string();
+        assert!(why.contains("no tables of campaigns"), "{why}");
+
+        let writer = open(&url, &[ONE]).await.unwrap();
+        for (migrations, word) in [
+            (&[ONE, TWO][..], "older program (x-2"),
+            (&[], "newer program (x-1"),
+            (&[OTHER_ONE], "another x-1"),
+        ] {
+            let why = to_read(migrations).await.unwrap_err().to_string();
+            assert!(why.contains(word), "{why}");
+        }
+        // Beside the one that writes, and never in its place.
+        let reader = to_read(&[ONE]).await.unwrap();
+        let insert = "INSERT INTO one (id) VALUES (7)";
+        let mut tx = writer.begin().await.unwrap();
+        tx.execute(query(insert)).await.unwrap();
+        let seen = async || {
+            let mut reads = reader.snapshot().await.unwrap();
+            reads.rows(query("SELECT id FROM one")).await.unwrap().len()
+        };
+        assert_eq!(seen().await, 0);
+        tx.commit().await.unwrap();
+        assert_eq!(seen().await, 1);
+        if let Ok(mut tx) = reader.begin().await {
+            assert!(tx.execute(query(insert)).await.is_err(), "{url}: it wrote");
+        }
+    }
+}

@@ -66,6 +66,23 @@ impl Cursor {
     }
 }
 
+/// Campaigns after this one whose seed is revealed, by id, at most `limit`: their proofs are complete.
+///
+/// # Errors
+/// The database's.
+///
+/// # Cancel safety
+/// A read.
+pub async fn revealed(
+    reads: &mut impl Reads,
+    after: &str,
+    limit: i64,
+) -> Result<Vec<String>, SqlError> {
+    let select = query(queries::REVEALED).bind(after.to_owned()).bind(limit);
+    let rows = reads.rows(select).await?;
+    rows.iter().map(|row| row.text("id")).collect()
+}
+
 /// A page of at most `limit` tickets, draws and winners. Without the seed until it is revealed, and without tickets until
 /// then: those of a deck tell what comes.
 ///

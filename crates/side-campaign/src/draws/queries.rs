@@ -12,6 +12,10 @@ pub(super) const RECORD: &str = "INSERT INTO draw (campaign, stream, sequence, s
 /// In: campaign. Out: `seed_hash`, `seed` (NULL until it is revealed), `root`, `published_at_ms`.
 pub(super) const SEED: &str = "SELECT seed_hash, seed, root, published_at_ms FROM campaign WHERE id = $1 AND seed_hash IS NOT NULL";
 
+/// In: campaign to go on after, limit. Out: `id` of those whose seed is revealed.
+pub(super) const REVEALED: &str =
+    "SELECT id FROM campaign WHERE seed IS NOT NULL AND id > $1 ORDER BY id LIMIT $2";
+
 /// In: campaign. Out: `version`, `definition`, `rules_hash`, `private_hash`, `at_ms`, the first first.
 pub(super) const VERSIONS: &str = "SELECT version, definition, rules_hash, private_hash, at_ms FROM campaign_version \
      WHERE campaign = $1 ORDER BY version LIMIT 1000";

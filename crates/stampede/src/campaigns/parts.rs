@@ -35,7 +35,10 @@ pub(crate) fn migrations() -> Vec<Migration> {
 
 /// What proves its own tables beside the books.
 pub(crate) fn proofs() -> Vec<Box<dyn Prove>> {
-    vec![Box::new(side_rewards::audit::Rewards)]
+    vec![
+        Box::new(side_rewards::audit::Rewards),
+        Box::new(crate::audit::Draws),
+    ]
 }
 
 /// Kinds of campaigns.
