@@ -50,7 +50,7 @@ impl Books {
         }
     }
 
-    async fn open(&self, shop: &Shop) -> Database {
+    fn open(&self, shop: &Shop) -> Database {
         let url = match self {
             Self::Sqlite => {
                 let file = shop.rig.options.data.join("campaigns.db");
@@ -59,14 +59,12 @@ impl Books {
             Self::Postgres(_, url) => url.clone(),
         };
         let url = url.parse().unwrap();
-        Database::open(&url, SqlOptions::default(), &[])
-            .await
-            .unwrap()
+        Database::lazy(&url, SqlOptions::default()).unwrap()
     }
 
     /// Holds that the books prove, rewards included.
     async fn assert_proved(&self, shop: &Shop) {
-        let database = self.open(shop).await;
+        let database = self.open(shop);
         let rewards = side_rewards::audit::Rewards;
         let others: [&dyn Prove; 1] = [&rewards];
         let report = prove_all(&database, &others).await.unwrap();

@@ -163,9 +163,9 @@ async fn a_task_a_number_and_a_place(shop: &Shop) {
     );
     let body = json!({"decision": "ALLOW", "reason": "a family"});
     told(&shop.merchant("POST", &path, Some(&body)).await, 200);
-    let own = shop.of_buyer("GET", "/v1/campaigns/full/participations", "n3");
-    let own = told(&shop.public(own.bare()).await, 200);
-    assert_eq!(own["rewards"][0]["state"], "GIVEN", "{own}");
+    let given = shop.of_buyer("GET", "/v1/coupons", "n3").bare();
+    let given = told(&shop.public(given).await, 200);
+    assert_eq!(given["items"][0]["state"], "ISSUED", "{given}");
 }
 
 /// Asks for a code, reads it where the demo sends it, confirms.

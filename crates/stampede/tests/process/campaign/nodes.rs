@@ -29,7 +29,7 @@ async fn two_processes_remind_and_draw_once() {
             other.public(other.join("c", &buyer, "j")),
         );
         assert_eq!(here.body, there.body);
-        assert_eq!(here.status, there.status);
+        assert!([200, 201].contains(&here.status) && [200, 201].contains(&there.status));
     }
     good(&other.campaign(&["end", "c"]));
     one.until_campaign("c", "SETTLED").await;
