@@ -16,10 +16,10 @@ on_both_stores!(without_descriptors_it_waits_and_recovers);
 const HOUR_MS: i64 = 3_600_000;
 
 /// A clock that a test sets: the wall clock plus an offset; the steady clock stays what it is.
-struct FakeClock(PathBuf);
+pub struct FakeClock(PathBuf);
 
 impl FakeClock {
-    fn put_before(rig: Rig) -> (Rig, Self) {
+    pub fn put_before(rig: Rig) -> (Rig, Self) {
         let library = std::fs::read_dir("/usr/lib")
             .unwrap()
             .map(|entry| entry.unwrap().path().join("faketime/libfaketimeMT.so.1"))
@@ -35,7 +35,7 @@ impl FakeClock {
         (rig, clock)
     }
 
-    fn set_offset_s(&self, offset_s: i64) {
+    pub fn set_offset_s(&self, offset_s: i64) {
         let beside = self.0.with_extension("new");
         std::fs::write(&beside, format!("{offset_s:+}\n")).unwrap();
         std::fs::rename(beside, &self.0).unwrap();
