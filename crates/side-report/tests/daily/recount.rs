@@ -96,7 +96,13 @@ pub fn hash(figures: &Map<String, Value>) -> String {
                 }
                 text.push('}');
             }
-            other => text.push_str(&other.to_string()),
+            Value::Null
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::String(_)
+            | Value::Array(_) => {
+                text.push_str(&value.to_string());
+            }
         }
     }
     let mut text = String::new();
