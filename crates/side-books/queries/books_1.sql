@@ -54,6 +54,16 @@ CREATE TABLE frozen (
   at_ms BIGINT NOT NULL
 );
 
+-- What a person has let go on: the same finding does not freeze it again.
+CREATE TABLE thawed (
+  campaign TEXT NOT NULL,
+  reason TEXT NOT NULL,
+  who TEXT NOT NULL,
+  why TEXT NOT NULL,
+  at_ms BIGINT NOT NULL,
+  PRIMARY KEY (campaign, reason)
+);
+
 -- What a command with an idempotency key was answered. No expiry.
 CREATE TABLE command (
   scope TEXT NOT NULL,

@@ -9,7 +9,7 @@ use flash_types::side::SideProblem;
 use crate::SideError;
 use crate::queries::{
     ACCOUNT, ADD_TO_ACCOUNT, FREEZE, FROZEN, INSERT_ENTRY, INSERT_THREE_ENTRIES, INSERT_TRANSFER,
-    INSERT_TWO_ENTRIES, OPEN_ACCOUNT, REVERSED_BY, THAW, TRANSFER_BY_ID, TRANSFER_BY_KEY,
+    INSERT_TWO_ENTRIES, OPEN_ACCOUNT, REVERSED_BY, THAW, THAWED, TRANSFER_BY_ID, TRANSFER_BY_KEY,
 };
 use crate::sql::{Get as _, Reads, SqlError, Tx, query};
 
@@ -242,13 +242,29 @@ pub async fn freeze(
     Ok(tx.execute(insert).await? == 1)
 }
 
-/// Lets a campaign's budget move again; the caller notes who decided so.
+/// Lets a campaign's budget move again; the same finding does not freeze it a second time. `false`: it was not frozen.
 ///
 /// # Errors
 /// The database's.
-pub async fn thaw(tx: &mut Tx, campaign: &str) -> Result<bool, SqlError> {
+pub async fn thaw(
+    tx: &mut Tx,
+    campaign: &str,
+    who: &str,
+    why: &str,
+    at: Timestamp,
+) -> Result<bool, SqlError> {
     let delete = query(THAW).bind(campaign.to_owned());
-    Ok(tx.execute(delete).await? == 1)
+    let Some(row) = tx.row(delete).await? else {
+        return Ok(false);
+    };
+    let note = query(THAWED)
+        .bind(campaign.to_owned())
+        .bind(row.text("reason")?)
+        .bind(who.to_owned())
+        .bind(why.to_owned())
+        .bind(at.0);
+    tx.execute(note).await?;
+    Ok(true)
 }
 
 /// Whether the books of a campaign were found wrong, and nobody has put that right.

@@ -109,3 +109,15 @@ CREATE INDEX prize_by_buyer ON prize (buyer, id);
 CREATE INDEX prize_by_campaign ON prize (campaign, id);
 CREATE INDEX prize_due ON prize (state, claim_until_ms);
 CREATE INDEX prize_address_due ON prize (address_until_ms);
+
+-- Verdicts on buyers of frozen campaigns, to be followed once their budgets move again.
+CREATE TABLE verdict_put_off (
+  campaign TEXT NOT NULL,
+  buyer TEXT NOT NULL,
+  is_denied BIGINT NOT NULL,
+  is_allowed BIGINT NOT NULL,
+  reason TEXT NOT NULL,
+  at_ms BIGINT NOT NULL,
+  PRIMARY KEY (campaign, buyer)
+);
+CREATE INDEX verdict_put_off_by_time ON verdict_put_off (at_ms, campaign, buyer);

@@ -28,11 +28,17 @@ use std::sync::Arc;
 
 use flash_types::BuyerId;
 use flash_types::side::SideService;
+use side_books::step::Step;
 use side_campaign::shop::Shop;
 
 /// Its endpoints.
 pub fn services(shop: &Arc<Shop>) -> Vec<Arc<dyn SideService>> {
     vec![Arc::new(service::Grants::new(shop.clone()))]
+}
+
+/// What goes on by itself.
+pub fn steps(shop: &Arc<Shop>) -> Vec<Arc<dyn Step>> {
+    vec![Arc::new(verdicts::PutOff::new(shop.clone()))]
 }
 
 /// A reward to be given.

@@ -44,6 +44,7 @@ pub fn steps(shop: &Arc<Shop>) -> Vec<Arc<dyn Step>> {
         coupons::steps(shop),
         prizes::steps(shop),
         giveaway::steps(shop),
+        grants::steps(shop),
     ];
     steps.into_iter().flatten().collect()
 }

@@ -5,7 +5,7 @@ use flash_types::side::BoxFuture;
 use side_books::audit::{Auditor, Finding, Prove, prove, prove_all, rebuild};
 use side_books::books;
 use side_books::budget::{self, Hold};
-use side_books::sql::{Database, Reader, SqlError, query};
+use side_books::sql::{Database, Get as _, Reader, Reads as _, SqlError, query};
 use side_books::step::Step as _;
 
 use crate::{AT, assert_balanced, opened};
@@ -194,11 +194,30 @@ async fn the_auditor_freezes_what_is_wrong_and_nothing_else() {
         // Put right, and let go on by a person.
         let mut tx = database.begin().await.unwrap();
         assert_eq!(rebuild(&mut tx).await.unwrap(), 1);
-        assert!(books::thaw(&mut tx, "c1").await.unwrap());
+        assert!(
+            books::thaw(&mut tx, "c1", "olga", "looked", AT)
+                .await
+                .unwrap()
+        );
         tx.commit().await.unwrap();
         auditor.step(AT).await.unwrap();
         assert_eq!(auditor.imbalance(), 0, "{url}");
         hold(&database, "c1", "new").await.unwrap();
+        // The same again is what that person has looked at: also for an auditor that has just started.
+        let same = "wrong_balance budget:c1:available: ";
+        let mut tx = database.begin().await.unwrap();
+        let thawed = query("SELECT reason FROM thawed WHERE campaign = 'c1'");
+        let reason = tx
+            .row(thawed)
+            .await
+            .unwrap()
+            .unwrap()
+            .text("reason")
+            .unwrap();
+        assert!(reason.starts_with(same), "{reason}");
+        assert!(!books::freeze(&mut tx, "c1", &reason, AT).await.unwrap());
+        assert!(books::freeze(&mut tx, "c1", "another", AT).await.unwrap());
+        tx.rollback().await;
         run(
             &database,
             "UPDATE entry SET delta = 90 WHERE account = 'budget:c1:held' AND delta = 100 \

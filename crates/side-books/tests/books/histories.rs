@@ -124,10 +124,12 @@ async fn run(tx: &mut Tx, command: &Command) -> Result<Outcome, SideError> {
             done?;
         }
         Command::Freeze { campaign } => {
-            books::freeze(tx, campaign, "test", AT).await?;
+            // What was let go on is not frozen again for the same reason.
+            let reason = side_books::id::fresh("r", AT);
+            books::freeze(tx, campaign, &reason, AT).await?;
         }
         Command::Thaw { campaign } => {
-            books::thaw(tx, campaign).await?;
+            books::thaw(tx, campaign, "olga", "looked", AT).await?;
         }
     }
     Ok(Outcome::Done)

@@ -73,6 +73,9 @@ pub(super) const DUE: &str =
 pub(super) const POSTPONE: &str =
     "UPDATE campaign SET due_at_ms = $1 WHERE id = $2 AND due_at_ms <= $3";
 
+/// In: campaign. Out: a row where something that was given is still promised.
+pub(super) const GIVEN: &str = "SELECT 1 AS is_given FROM hold WHERE campaign = $1 AND state = 'open' AND substr(key, 1, 6) = 'grant:' LIMIT 1";
+
 /// In: campaign, limit. Out: keys of promises that are open.
 pub(super) const OPEN_HOLDS: &str =
     "SELECT key FROM hold WHERE campaign = $1 AND state = 'open' ORDER BY key LIMIT $2";

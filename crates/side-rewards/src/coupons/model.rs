@@ -190,6 +190,10 @@ impl Life {
             }
             CouponState::Locked => return Err(Refusal::LockedByOther),
             CouponState::Issued if now < self.valid_from => return Err(Refusal::NotValidYet),
+            // Its lock has lapsed, and nobody took it since: what the lock said holds.
+            CouponState::Issued if self.is_of(order_id) && order_amount_minor.is_none() => {
+                self.discount_minor.unwrap_or(self.face_minor)
+            }
             CouponState::Issued => match order_amount_minor {
                 Some(amount) if amount < self.threshold_minor => {
                     return Err(Refusal::BelowThreshold);
@@ -309,6 +313,19 @@ mod tests {
     }
 
     #[test]
+    fn a_lapsed_lock_still_says_what_its_order_gets_off() {
+        let mut life = issued();
+        life.threshold_minor = 0;
+        life.lock("o1", 300, Timestamp(1_000)).unwrap();
+        let lapsed = Timestamp(1_000 + LOCK_MS);
+        let mut told_again = life.clone();
+        assert_eq!(life.use_up("o1", None, lapsed), Ok(true));
+        assert_eq!(life.discount_minor, Some(300));
+        assert_eq!(told_again.use_up("o1", Some(400), lapsed), Ok(true));
+        assert_eq!(told_again.discount_minor, Some(400));
+    }
+
+    #[test]
     fn a_lapsed_lock_is_another_orders_chance() {
         let mut life = issued();
         life.lock("o1", 5_000, Timestamp(1_000)).unwrap();
@@ -319,7 +336,7 @@ mod tests {
         let lapsed = Timestamp(1_000 + LOCK_MS);
         assert_eq!(life.state_at(lapsed), CouponState::Issued);
         assert_eq!(
-            life.clone().use_up("o1", None, lapsed),
+            life.clone().use_up("o3", None, lapsed),
             Err(Refusal::AmountMissing)
         );
         life.lock("o2", 5_000, lapsed).unwrap();

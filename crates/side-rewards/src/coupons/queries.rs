@@ -19,7 +19,8 @@ pub(super) const WRITE: &str = "UPDATE coupon SET state = $1, order_id = $2, dis
 
 /// In: now, most. Out: ids of coupons that are over, whose budget is still held.
 pub(super) const DUE: &str = "SELECT id FROM coupon WHERE state IN ('ISSUED', 'LOCKED') AND valid_until_ms <= $1 \
-     AND locked_until_ms <= $1 ORDER BY valid_until_ms, id LIMIT $2";
+     AND locked_until_ms <= $1 AND NOT EXISTS (SELECT 1 FROM frozen WHERE frozen.campaign = coupon.campaign) \
+     ORDER BY valid_until_ms, id LIMIT $2";
 
 /// In: now, coupon. Out: grant, campaign, face, where it is over and was not marked.
 pub(super) const EXPIRE: &str = "UPDATE coupon SET state = 'EXPIRED', order_id = NULL, discount_minor = NULL, \

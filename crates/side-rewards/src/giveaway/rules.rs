@@ -211,7 +211,7 @@ fn add(
     Ok(())
 }
 
-/// Better for the buyer: more rewards for joining, more winners, further streams behind the others; nothing less.
+/// Better for the buyer: more rewards for joining, more winners of the last stream, further streams behind it; nothing less.
 pub(super) fn improves(from: &Value, to: &Value) -> Result<(), Vec<Finding>> {
     let from = GiveawayRules::parse(from).map_err(malformed)?;
     let to = GiveawayRules::parse(to).map_err(malformed)?;
@@ -237,6 +237,12 @@ pub(super) fn improves(from: &Value, to: &Value) -> Result<(), Vec<Finding>> {
         }
         if is.winners < was.winners {
             let detail = format!("must not be less than {}", was.winners);
+            found.push(finding("worse", field("winners"), detail));
+        } else if is.winners > was.winners && index + 1 < from.draws.len() {
+            let detail = format!(
+                "must stay {}: who wins here cannot win in the streams behind, which would have fewer left to draw from",
+                was.winners
+            );
             found.push(finding("worse", field("winners"), detail));
         }
     }

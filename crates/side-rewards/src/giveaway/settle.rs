@@ -20,7 +20,7 @@ use crate::grants::{Grant, Granted};
 /// Most tickets that a piece lists.
 const TICKETS_PER_PIECE: i64 = 500;
 /// Most draws of a piece.
-const DRAWS_PER_PIECE: usize = 100;
+const DRAWS_PER_PIECE: usize = 25;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -72,12 +72,14 @@ pub(super) async fn piece(
     seed: &Seed,
     now: Timestamp,
 ) -> Result<bool, SideError> {
+    // Whoever is joining at this moment is in before the end begins, or finds that it has: both take this row first.
+    entry::hold_entries(tx, &campaign.id).await?;
     let empty = ListRoot::new(seed, &campaign.id, LIST);
     let begin = query(queries::SETTLING_BEGIN)
         .bind(campaign.id.clone())
         .bind(empty.hex());
     if tx.execute(begin).await? == 1 {
-        // From its commit on nobody joins. Who joined at the same moment is seen by the next piece.
+        // From its commit on nobody joins, and whoever joined has committed: the next piece sees all of them.
         return Ok(false);
     }
     let mut progress = take(tx, &campaign.id).await?;
@@ -149,8 +151,6 @@ async fn draw(
         progress.phase = Phase::Done;
         return Ok(());
     };
-    // Who is denied at this moment is denied before the piece, or after it and loses what it gave.
-    entry::hold_entries(tx, &campaign.id).await?;
     let reserved = reserve::take(tx, &campaign.id, &stream.stream, now).await?;
     let winners_before = progress.stream_winners;
     for _ in 0..DRAWS_PER_PIECE {

@@ -52,6 +52,19 @@ pub(super) const CLOSE: &str = "UPDATE reward_grant SET state = 'REVOKED', reaso
 pub(super) const CLOSE_DENIED: &str = "UPDATE reward_grant SET reason = $1, closed_at_ms = $2 \
      WHERE campaign = $3 AND source = $4 AND reward = $5 AND state = 'REVOKED' AND closed_at_ms IS NULL";
 
+/// In: campaign, buyer, denied, allowed, reason, now. The last word stands.
+pub(super) const PUT_OFF: &str = "INSERT INTO verdict_put_off (campaign, buyer, is_denied, is_allowed, reason, at_ms) \
+     VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (campaign, buyer) DO UPDATE SET is_denied = excluded.is_denied, \
+     is_allowed = excluded.is_allowed, reason = excluded.reason, at_ms = excluded.at_ms";
+
+/// Out: the oldest that is put off and need not be any more.
+pub(super) const FIRST_PUT_OFF: &str = "SELECT campaign, buyer, is_denied, is_allowed, reason, at_ms FROM verdict_put_off p \
+     WHERE NOT EXISTS (SELECT 1 FROM frozen WHERE frozen.campaign = p.campaign) ORDER BY at_ms, campaign, buyer LIMIT 1";
+
+/// In: campaign, buyer, at_ms. Touches no row where another took it, or a later word came.
+pub(super) const TAKE_PUT_OFF: &str =
+    "DELETE FROM verdict_put_off WHERE campaign = $1 AND buyer = $2 AND at_ms = $3";
+
 /// In: how many more, campaign, reward. Touches the row where so many are left.
 pub(super) const TAKE: &str = "UPDATE reward_stock SET given = given + $1 \
      WHERE campaign = $2 AND reward = $3 AND (total IS NULL OR given + $1 <= total)";

@@ -22,7 +22,7 @@ pub(super) const SET_RANK: &str = "UPDATE prize SET place = $1 WHERE id = $2";
 
 /// In: now, most. Out: ids of prizes that nobody claimed in time.
 pub(super) const UNCLAIMED: &str = "SELECT id FROM prize WHERE state = 'DRAWN' AND claim_until_ms <= $1 \
-     ORDER BY claim_until_ms, id LIMIT $2";
+     AND NOT EXISTS (SELECT 1 FROM frozen WHERE frozen.campaign = prize.campaign) ORDER BY claim_until_ms, id LIMIT $2";
 
 /// In: now, prize. Out: what its grant is found by, where nobody claimed it.
 pub(super) const EXPIRE: &str = "UPDATE prize SET state = 'EXPIRED' \

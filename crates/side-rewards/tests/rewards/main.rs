@@ -4,6 +4,7 @@
 mod audit;
 mod common;
 mod coupons;
+mod frozen;
 mod grants;
 mod history;
 mod prizes;
