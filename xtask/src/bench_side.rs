@@ -320,7 +320,7 @@ impl<'a> Stage<'a> {
             Condition::Frozen => Some(self.database.freeze()?),
             Condition::Idle | Condition::Saturated => None,
         };
-        std::thread::sleep(SETTLES_WITHIN);
+        self.runtime.block_on(tokio::time::sleep(SETTLES_WITHIN));
         let orders = buyers::orders(options.rate, options.seconds, &self.keys, purchase, crowd);
         let counted = beside.as_mut().map(Beside::counts).transpose()?;
         let (cpu, began_at) = (cpu(self.server.pid())?, Instant::now());

@@ -176,8 +176,8 @@ fn go_through(number: usize, world: World) {
         assert_eq!(view(&ledger), expected.view, "after {place} of {ops:?}");
         let units = ledger.units(ITEM);
         assert_eq!(units.imbalance(), 0);
-        assert_eq!(units.reserved, expected.reserved_units().into());
-        assert_eq!(units.sold, expected.sold_units().into());
+        assert_eq!(units.reserved, u64::from(expected.reserved_units()));
+        assert_eq!(units.sold, u64::from(expected.sold_units()));
         if !world.has_units {
             let away = ledger.begin_stock_change(ITEM, -9).unwrap();
             ledger.finish_stock_change(&away);

@@ -135,8 +135,7 @@ pub(crate) fn start(config: &Config, engine: &Arc<Engine>) -> Result<Option<Camp
     let mut steps = parts::steps(&shop);
     steps.push(Arc::clone(&auditor) as Arc<dyn Step>);
     let life = runtime.spawn(live(
-        database.clone(),
-        sealer,
+        (database.clone(), sealer),
         Arc::clone(&door),
         auditor,
         steps,
@@ -257,8 +256,7 @@ fn claim_file(url: &DatabaseUrl) -> Result<Option<File>, String> {
 
 /// Waits for the database where it was not there, then lets the steps run and looks after it.
 async fn live(
-    database: Database,
-    sealer: Sealer,
+    (database, sealer): (Database, Sealer),
     door: Arc<Door>,
     auditor: Arc<Auditor>,
     steps: Vec<Arc<dyn Step>>,

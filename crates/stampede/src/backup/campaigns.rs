@@ -139,8 +139,10 @@ impl Copied {
             match pages.step(STEP_PAGES).map_err(target)? {
                 StepResult::Done => break,
                 // Nobody else has the copy, and the source is being read already: it is not met.
-                _ if is_over() => return Err(interrupted()),
-                _ => {}
+                StepResult::More | StepResult::Busy | StepResult::Locked | _ if is_over() => {
+                    return Err(interrupted());
+                }
+                StepResult::More | StepResult::Busy | StepResult::Locked | _ => {}
             }
         }
         drop(pages);

@@ -231,15 +231,6 @@ impl Shop {
             .collect()
     }
 
-    /// Waits for so many of them.
-    async fn until_sent(&self, kind: &str, count: usize) -> Vec<Value> {
-        let sent = poll_until_async(BOUND, ASK, async || {
-            Some(self.sent(kind)).filter(|sent| sent.len() >= count)
-        });
-        let sent = sent.await;
-        sent.unwrap_or_else(|| panic!("{kind}: never {count}\n{}", self.server.log()))
-    }
-
     /// Holds that a budget adds up, and is what was given and taken.
     async fn budget(&self, id: &str) -> (i64, i64, i64) {
         let stands = self.read(&format!("/v1/admin/campaigns/{id}/budget")).await;
