@@ -211,7 +211,7 @@ fn add(
     Ok(())
 }
 
-/// Better for the buyer: more rewards for joining, more winners, further streams behind the others; nothing less.
+/// Better for the buyer: more rewards for joining, more winners in the last stream, further streams behind the others; nothing less.
 pub(super) fn improves(from: &Value, to: &Value) -> Result<(), Vec<Finding>> {
     let from = GiveawayRules::parse(from).map_err(malformed)?;
     let to = GiveawayRules::parse(to).map_err(malformed)?;
@@ -237,6 +237,14 @@ pub(super) fn improves(from: &Value, to: &Value) -> Result<(), Vec<Finding>> {
         }
         if is.winners < was.winners {
             let detail = format!("must not be less than {}", was.winners);
+            found.push(finding("worse", field("winners"), detail));
+        }
+        // Who wins here cannot win in a stream behind it, which was promised to others.
+        if is.winners > was.winners && index + 1 < from.draws.len() {
+            let detail = format!(
+                "must stay {}: more winners may be in the last stream only, or in one behind it",
+                was.winners
+            );
             found.push(finding("worse", field("winners"), detail));
         }
     }
