@@ -64,7 +64,7 @@ async fn who_joins_while_the_end_begins_is_in_the_list_or_told_that_it_is_over()
     }
 }
 
-async fn set_verdicts(database: &Database, sql: &'static str) {
+async fn set(database: &Database, sql: &'static str) {
     let mut tx = database.begin().await.unwrap();
     tx.execute(query(sql)).await.unwrap();
     tx.commit().await.unwrap();
@@ -87,8 +87,8 @@ async fn verdicts_behind_the_list_change_no_winner() {
         let drawn = "SELECT COUNT(*) AS found FROM draw";
         assert_eq!(count(&database, drawn).await, 0, "{url}");
         // Everybody is turned around: who was denied is allowed, all others are denied.
-        set_verdicts(&database, "UPDATE participant SET verdict = 'ALLOW'").await;
-        set_verdicts(
+        set(&database, "UPDATE participant SET verdict = 'ALLOW'").await;
+        set(
             &database,
             "INSERT INTO participant (campaign, buyer, joined_at_ms, is_new, version, verdict) \
              SELECT campaign, buyer, joined_at_ms, 1, 1, 'DENY' FROM giveaway_participation \
@@ -247,8 +247,9 @@ async fn rewards_are_told_as_they_stand_once_a_person_allowed_them() {
     for url in servers.urls().unwrap() {
         let database = opened(&url).await;
         let campaign = published(&database, prizes(&["welcome"], &[]), 5_000).await;
+        set(&database, "UPDATE campaign SET version = 1").await;
         let service = GiveawayService::new(Arc::new(shop(&database)), Arc::new(House));
-        set_verdicts(
+        set(
             &database,
             "INSERT INTO participant (campaign, buyer, joined_at_ms, is_new, version, verdict) \
              VALUES ('g1', 'u1', 1000, 1, 1, 'DENY')",
