@@ -6,6 +6,8 @@
 mod doubles;
 #[path = "giveaway/drawing.rs"]
 mod drawing;
+#[path = "giveaway/ending.rs"]
+mod ending;
 #[path = "giveaway/joining.rs"]
 mod joining;
 #[path = "giveaway/rules.rs"]

@@ -1,12 +1,14 @@
 //! Joining: once per buyer; what joining gives is held in the budget before it is told.
 
+use std::collections::BTreeMap;
+
 use flash_types::side::SideProblem;
 use flash_types::{BuyerId, Timestamp};
 use serde::{Deserialize, Serialize};
 use side_books::SideError;
 use side_books::sql::{Get as _, Reads, Row, SqlError, Tx, query};
 use side_campaign::draws;
-use side_campaign::entry::Entrant;
+use side_campaign::entry::{self, Entrant};
 use side_campaign::life::Campaign;
 use side_campaign::shop::Shop;
 use utoipa::ToSchema;
@@ -33,7 +35,7 @@ pub struct JoinedReward {
     pub reward: String,
     /// Id of the coupon or prize; null where it is not given.
     pub id: Option<String>,
-    /// `GIVEN`, `WAITING` for a person, `DENIED`, or `RUN_DRY`: there was none left.
+    /// As it stands now: `GIVEN`, `WAITING` for a person, `DENIED`, `REVOKED`: taken back, or `RUN_DRY`: there was none left.
     pub state: String,
 }
 
@@ -100,6 +102,10 @@ pub async fn join(
     }
     let rules = GiveawayRules::parse(&campaign.definition.rules).map_err(SqlError::Broken)?;
     let entered = give.enter(tx, shop, campaign, entrant, now).await?;
+    if entered.was_in {
+        // Who took part already did not wait for the row that the end holds.
+        entry::hold_entries(tx, &campaign.id).await?;
+    }
     let buyer = entrant.buyer.as_str();
     let insert = query(queries::JOIN)
         .bind(campaign.id.clone())
@@ -148,7 +154,7 @@ pub async fn join(
     Ok((joined, true))
 }
 
-/// A buyer's participation, as it was when he joined.
+/// A buyer's participation, with what joining gave as it stands now.
 ///
 /// # Errors
 /// The database's.
@@ -182,9 +188,50 @@ pub async fn joined(
         .map(reward)
         .collect::<Result<Vec<_>, SqlError>>()?;
     rewards.sort_by(|one, other| one.reward.cmp(&other.reward));
+    bring_up_to_date(reads, campaign, buyer, &mut rewards).await?;
     Ok(Some(Joined {
         joined_at: Timestamp(row.int("joined_at_ms")?),
         is_new_buyer: row.is("is_new")?,
         rewards,
     }))
+}
+
+/// Follows each reward from what joining gave to what was given again in its place, once a person allowed it.
+async fn bring_up_to_date(
+    reads: &mut impl Reads,
+    campaign: &str,
+    buyer: BuyerId,
+    rewards: &mut [JoinedReward],
+) -> Result<(), SideError> {
+    let source = format!("join:{buyer}");
+    let select = query(queries::GRANTS)
+        .bind(campaign.to_owned())
+        .bind(buyer.as_str().to_owned())
+        .bind(source.clone());
+    let mut grants = BTreeMap::new();
+    for row in reads.rows(select).await? {
+        grants.insert((row.text("source")?, row.text("reward")?), row);
+    }
+    for told in rewards {
+        // Each one is taken out, so this ends.
+        let mut next = grants.remove(&(source.clone(), told.reward.clone()));
+        while let Some(row) = next {
+            (told.state, told.id) = stands(&row)?;
+            let again = format!("again:{}", row.text("id")?);
+            next = grants.remove(&(again, told.reward.clone()));
+        }
+    }
+    Ok(())
+}
+
+/// How a grant is told, and the id of what it gave.
+fn stands(row: &Row) -> Result<(String, Option<String>), SqlError> {
+    let state = row.text("state")?;
+    if state != "REVOKED" {
+        return Ok((state, row.text_or_null("given_id")?));
+    }
+    let reason = row.text_or_null("reason")?;
+    let is_denied = reason.is_none_or(|reason| reason.starts_with("verdict:"));
+    let state = if is_denied { "DENIED" } else { "REVOKED" };
+    Ok((state.to_owned(), None))
 }

@@ -1,6 +1,7 @@
 //! What a giveaway brings to the common life.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use flash_types::Timestamp;
 use flash_types::side::BoxFuture;
@@ -17,12 +18,17 @@ use super::{Give, GiveawayRules, House, queries, reserve, rules, settle};
 /// The kind `giveaway`.
 pub struct Giveaway {
     give: Arc<dyn Give>,
+    /// Most draws of the next piece: halved by each one that fails, one more after each that does not.
+    draws_max: AtomicI64,
 }
 
 impl Giveaway {
     /// With the ways in which it gives.
     pub fn new(give: Arc<dyn Give>) -> Self {
-        Self { give }
+        Self {
+            give,
+            draws_max: AtomicI64::new(settle::DRAWS_PER_PIECE),
+        }
     }
 }
 
@@ -76,7 +82,15 @@ impl CampaignKind for Giveaway {
         seed: &'a Seed,
         now: Timestamp,
     ) -> BoxFuture<'a, Result<bool, SideError>> {
-        Box::pin(settle::piece(tx, &*self.give, campaign, seed, now))
+        Box::pin(async move {
+            let draws_max = self.draws_max.load(Ordering::Relaxed).max(1);
+            // It stays so where this one fails, or is given up as too slow.
+            self.draws_max.store(draws_max / 2, Ordering::Relaxed);
+            let is_done = settle::piece(tx, &*self.give, campaign, seed, draws_max, now).await?;
+            let next = (draws_max + 1).min(settle::DRAWS_PER_PIECE);
+            self.draws_max.store(next, Ordering::Relaxed);
+            Ok(is_done)
+        })
     }
 }
 

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use side_campaign::draws::file::{ProofDraw, ProofFile};
 use side_campaign::draws::{Mismatch, VerifyKind};
 
+use super::settle::DENIED_MARK;
 use super::{GiveawayRules, LIST, PrizeDraw};
 
 /// The rule of the kind `giveaway`.
@@ -72,6 +73,11 @@ fn rules(file: &ProofFile, found: &mut Vec<Mismatch>) -> Option<GiveawayRules> {
     }
 }
 
+/// Who stands on a ticket, without the mark that he cannot win.
+fn participant(ticket: &str) -> &str {
+    ticket.strip_suffix(DENIED_MARK).unwrap_or(ticket)
+}
+
 fn check_tickets(file: &ProofFile, found: &mut Vec<Mismatch>) {
     if !file.roots.iter().any(|root| root.list == LIST) {
         found.push(Mismatch::new(format!("root {LIST}"), "is missing"));
@@ -87,10 +93,11 @@ fn check_tickets(file: &ProofFile, found: &mut Vec<Mismatch>) {
             ));
             continue;
         }
-        if !seen.insert(&ticket.ticket) {
+        let participant = participant(&ticket.ticket);
+        if !seen.insert(participant) {
             found.push(Mismatch::new(place(), "is there twice"));
         }
-        let is = Some((ticket.at_ms, &ticket.ticket));
+        let is = Some((ticket.at_ms, participant));
         if is <= last {
             let what = "is not in the order of (time of joining, ticket)";
             found.push(Mismatch::new(place(), what));
@@ -140,12 +147,22 @@ fn expected<'a>(
             if tickets[position] != draw.subject {
                 wrong(format!("the ticket is that of position {position}"));
             }
-            if is_winner(draw, stream, (version, position), &mut wrong) {
+            let ticket = tickets[position];
+            let is_marked = participant(ticket) != ticket;
+            let is_winner = is_winner(draw, stream, (version, position), &mut wrong);
+            if is_winner == is_marked {
+                wrong(if is_marked {
+                    "the list says that this ticket cannot win".to_owned()
+                } else {
+                    "passed over, and the list does not say that this ticket cannot win".to_owned()
+                });
+            }
+            if !is_marked {
                 rank += 1;
                 winners.push(Expected {
                     list: &stream.stream,
                     rank,
-                    participant: tickets[position],
+                    participant: ticket,
                     reward: &stream.reward,
                     sequence: draw.sequence,
                 });

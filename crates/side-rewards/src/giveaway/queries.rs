@@ -16,6 +16,11 @@ pub(super) const REWARD: &str = "INSERT INTO giveaway_reward (campaign, buyer, r
 pub(super) const REWARDS: &str = "SELECT reward, id, state FROM giveaway_reward WHERE campaign = $1 AND buyer = $2 \
      ORDER BY reward LIMIT 100";
 
+/// In: campaign, buyer, source of what joining gave. Out: `id`, `source`, `reward`, `state`, `given_id`, `reason` of those
+/// grants, and of all that were given again.
+pub(super) const GRANTS: &str = "SELECT id, source, reward, state, given_id, reason FROM reward_grant \
+     WHERE campaign = $1 AND buyer = $2 AND (source = $3 OR source LIKE 'again:%') ORDER BY id LIMIT 2000";
+
 /// In: campaign, reward. Out: `state` that was told last.
 pub(super) const LAST_STATE: &str = "SELECT state FROM giveaway_reward WHERE campaign = $1 AND reward = $2 \
      ORDER BY at_ms DESC LIMIT 1";
@@ -49,16 +54,13 @@ pub(super) const SETTLING_TAKE: &str = "UPDATE giveaway_settling SET pieces = pi
 pub(super) const SETTLING_PUT: &str = "UPDATE giveaway_settling SET phase = $1, listed = $2, listed_at_ms = $3, listed_ticket = $4, root = $5, \
      drawn = $6, stream_index = $7, stream_winners = $8 WHERE campaign = $9";
 
-/// In: campaign, time and ticket to go on after, limit. Out: `joined_at_ms`, `ticket`.
-pub(super) const TICKETS_AFTER: &str = "SELECT joined_at_ms, ticket FROM giveaway_participation WHERE campaign = $1 \
-     AND (joined_at_ms, ticket) > ($2, $3) ORDER BY joined_at_ms, ticket LIMIT $4";
+/// In: campaign, time and ticket to go on after, limit. Out: `joined_at_ms`, `ticket`, `verdict` as it stands now.
+pub(super) const TICKETS_AFTER: &str = "SELECT p.joined_at_ms AS joined_at_ms, p.ticket AS ticket, e.verdict AS verdict \
+     FROM giveaway_participation p LEFT JOIN participant e ON e.campaign = p.campaign AND e.buyer = p.buyer \
+     WHERE p.campaign = $1 AND (p.joined_at_ms, p.ticket) > ($2, $3) ORDER BY p.joined_at_ms, p.ticket LIMIT $4";
 
 /// In: campaign. Out: `participations`.
 pub(super) const COUNT: &str = "SELECT CAST(COUNT(*) AS BIGINT) AS participations FROM giveaway_participation WHERE campaign = $1";
-
-/// In: campaign, list. Forgets a list whose root was not published yet.
-pub(super) const FORGET_TICKETS: &str =
-    "DELETE FROM proof_ticket WHERE campaign = $1 AND list = $2";
 
 /// In: campaign, slot. Out: `position`.
 pub(super) const SLOT: &str =
@@ -68,8 +70,8 @@ pub(super) const SLOT: &str =
 pub(super) const SLOT_PUT: &str = "INSERT INTO giveaway_slot (campaign, slot, position) VALUES ($1, $2, $3) \
      ON CONFLICT (campaign, slot) DO UPDATE SET position = $3";
 
-/// In: campaign, list, position. Out: `ticket`, `buyer`, `verdict` as it stands now.
-pub(super) const TICKET_AT: &str = "SELECT p.ticket AS ticket, p.buyer AS buyer, e.verdict AS verdict FROM proof_ticket t \
-     JOIN giveaway_participation p ON p.campaign = t.campaign AND p.ticket = t.ticket \
+/// In: campaign, list, position. Out: `ticket` as it was listed, `buyer`, `verdict` as it stands now.
+pub(super) const TICKET_AT: &str = "SELECT t.ticket AS ticket, p.buyer AS buyer, e.verdict AS verdict FROM proof_ticket t \
+     JOIN giveaway_participation p ON p.campaign = t.campaign AND p.ticket = SUBSTR(t.ticket, 1, 64) \
      LEFT JOIN participant e ON e.campaign = p.campaign AND e.buyer = p.buyer \
      WHERE t.campaign = $1 AND t.list = $2 AND t.position = $3";

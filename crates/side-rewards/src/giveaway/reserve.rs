@@ -58,11 +58,33 @@ pub(super) async fn keep(
             .bind(reserved.round);
         tx.execute(upsert).await?;
         if !hold(tx, &campaign.id, &stream, &reserved, now).await? {
+            let needed_minor = reserved.units.saturating_mul(reserved.each_minor);
+            let budget = budget::read(tx, &campaign.id).await?.unwrap_or_default();
             let detail = format!(
-                "the budget does not hold the prizes of {stream:?}: raise budget_minor or lower winners"
+                "the prizes of {stream:?} need {needed_minor} and the budget has {} left: raise budget_minor or lower winners",
+                budget.available_minor
             );
             return Err(SideProblem::new(409, "state_conflict", detail).into());
         }
+    }
+    Ok(())
+}
+
+/// Gives up whatever is still kept.
+pub(super) async fn give_up(tx: &mut Tx, campaign: &str, now: Timestamp) -> Result<(), SideError> {
+    let select = query(queries::RESERVES).bind(campaign.to_owned());
+    for row in tx.rows(select).await? {
+        let (stream, kept) = (row.text("stream")?, Reserved::read(&row)?);
+        if !kept.is_held() {
+            continue;
+        }
+        budget::void(tx, &key(campaign, &stream, kept.round), now).await?;
+        let update = query(queries::RESERVE_NEXT)
+            .bind(0i64)
+            .bind(kept.round + 1)
+            .bind(campaign.to_owned())
+            .bind(stream);
+        tx.execute(update).await?;
     }
     Ok(())
 }

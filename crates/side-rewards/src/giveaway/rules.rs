@@ -211,7 +211,7 @@ fn add(
     Ok(())
 }
 
-/// Better for the buyer: more rewards for joining, more winners of the last stream, further streams behind it; nothing less.
+/// Better for the buyer: more rewards for joining, more winners in the last stream, further streams behind the others; nothing less.
 pub(super) fn improves(from: &Value, to: &Value) -> Result<(), Vec<Finding>> {
     let from = GiveawayRules::parse(from).map_err(malformed)?;
     let to = GiveawayRules::parse(to).map_err(malformed)?;
@@ -241,6 +241,14 @@ pub(super) fn improves(from: &Value, to: &Value) -> Result<(), Vec<Finding>> {
         } else if is.winners > was.winners && index + 1 < from.draws.len() {
             let detail = format!(
                 "must stay {}: who wins here cannot win in the streams behind, which would have fewer left to draw from",
+                was.winners
+            );
+            found.push(finding("worse", field("winners"), detail));
+        }
+        // Who wins here cannot win in a stream behind it, which was promised to others.
+        if is.winners > was.winners && index + 1 < from.draws.len() {
+            let detail = format!(
+                "must stay {}: more winners may be in the last stream only, or in one behind it",
                 was.winners
             );
             found.push(finding("worse", field("winners"), detail));

@@ -75,7 +75,11 @@ impl GiveawayService {
         let taken = command::take(&mut tx, &scope, wire::key(request)?, b"", request.now).await?;
         let taken = match taken {
             Take::Fresh(taken) => taken,
-            Take::Replay(answer) => {
+            Take::Replay(mut answer) => {
+                // He is told how his rewards stand now: a person may have allowed them since.
+                if let Some(joined) = joined(&mut tx, id, buyer).await? {
+                    answer.body = json!(joined).to_string().into_bytes();
+                }
                 tx.rollback().await;
                 return Ok(answer);
             }

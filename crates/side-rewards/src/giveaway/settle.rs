@@ -15,12 +15,14 @@ use side_campaign::life::Campaign;
 use super::join::state_of;
 use super::rules::PrizeDraw;
 use super::{Give, GiveawayRules, LIST, queries, reserve};
-use crate::grants::{Grant, Granted};
+use crate::grants::Grant;
 
-/// Most tickets that a piece lists.
-const TICKETS_PER_PIECE: i64 = 500;
-/// Most draws of a piece.
-const DRAWS_PER_PIECE: usize = 25;
+/// Most draws of a piece: each is about twenty statements.
+pub(super) const DRAWS_PER_PIECE: i64 = 20;
+/// How many tickets are listed in the time of a draw.
+const TICKETS_PER_DRAW: i64 = 10;
+/// Behind a ticket in the list whose participant was denied when it was listed, and so cannot win.
+pub(super) const DENIED_MARK: &str = "-denied";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -61,7 +63,7 @@ struct Progress {
     stream_winners: i64,
 }
 
-/// A piece. `true`: there is nothing left to do.
+/// A piece of at most `draws_max` draws, or the tickets that are listed in their time. `true`: there is nothing left to do.
 ///
 /// # Cancel safety
 /// The transaction is rolled back.
@@ -70,70 +72,80 @@ pub(super) async fn piece(
     give: &dyn Give,
     campaign: &Campaign,
     seed: &Seed,
+    draws_max: i64,
     now: Timestamp,
 ) -> Result<bool, SideError> {
-    // Whoever is joining at this moment is in before the end begins, or finds that it has: both take this row first.
+    // First of all in every piece, so that two of them never wait for one another. Who joins has this row to the end of his
+    // transaction: he is in the list, or finds that the end has begun.
     entry::hold_entries(tx, &campaign.id).await?;
     let empty = ListRoot::new(seed, &campaign.id, LIST);
     let begin = query(queries::SETTLING_BEGIN)
         .bind(campaign.id.clone())
         .bind(empty.hex());
     if tx.execute(begin).await? == 1 {
-        // From its commit on nobody joins, and whoever joined has committed: the next piece sees all of them.
+        // From its commit on nobody joins.
         return Ok(false);
     }
     let mut progress = take(tx, &campaign.id).await?;
     match progress.phase {
-        Phase::List => list(tx, campaign, seed, &mut progress, now).await?,
-        Phase::Draw => draw(tx, give, campaign, seed, &mut progress, now).await?,
+        Phase::List => list(tx, campaign, &mut progress, draws_max, now).await?,
+        Phase::Draw => {
+            let progress = &mut progress;
+            draw(tx, give, campaign, seed, (progress, draws_max), now).await?;
+        }
         Phase::Done => return Ok(true),
     }
     put(tx, &campaign.id, &progress).await?;
+    if progress.phase == Phase::Done {
+        reserve::give_up(tx, &campaign.id, now).await?;
+    }
     Ok(progress.phase == Phase::Done)
 }
 
+/// Lists tickets, and with each whether it may win: a verdict of later changes nothing in who does. The root is published
+/// with the last of them, before anything is drawn.
 async fn list(
     tx: &mut Tx,
     campaign: &Campaign,
-    seed: &Seed,
     progress: &mut Progress,
+    draws_max: i64,
     now: Timestamp,
 ) -> Result<(), SideError> {
+    let tickets_max = draws_max.saturating_mul(TICKETS_PER_DRAW);
     let select = query(queries::TICKETS_AFTER)
         .bind(campaign.id.clone())
         .bind(progress.last.0)
         .bind(progress.last.1.clone())
-        .bind(TICKETS_PER_PIECE);
+        .bind(tickets_max);
     let rows = tx.rows(select).await?;
     for row in &rows {
         let (at_ms, ticket) = (row.int("joined_at_ms")?, row.text("ticket")?);
         let at = Timestamp(at_ms);
-        draws::ticket(tx, &campaign.id, LIST, progress.listed, &ticket, at).await?;
-        progress.root.push(at_ms, &ticket);
+        let marked = if is_denied(row)? {
+            format!("{ticket}{DENIED_MARK}")
+        } else {
+            ticket.clone()
+        };
+        draws::ticket(tx, &campaign.id, LIST, progress.listed, &marked, at).await?;
+        progress.root.push(at_ms, &marked);
         progress.listed += 1;
         progress.last = (at_ms, ticket);
     }
-    if i64::try_from(rows.len()).is_ok_and(|count| count == TICKETS_PER_PIECE) {
+    if i64::try_from(rows.len()).is_ok_and(|count| count == tickets_max) {
         return Ok(());
     }
     let row = tx
         .row(query(queries::COUNT).bind(campaign.id.clone()))
         .await?;
     let participations = row.ok_or(SqlError::Conflict)?.int("participations")?;
-    if participations == progress.listed {
-        let root = progress.root.hex();
-        draws::publish_root(tx, &campaign.id, LIST, &root, now).await?;
-        progress.phase = Phase::Draw;
-        return Ok(());
+    if participations != progress.listed {
+        let listed = progress.listed;
+        let what = format!("{listed} of {participations} participants are in the list");
+        return Err(SqlError::Broken(what).into());
     }
-    // Somebody's joining was committed behind the place where it belongs: nothing was published, so list again.
-    let forget = query(queries::FORGET_TICKETS)
-        .bind(campaign.id.clone())
-        .bind(LIST);
-    tx.execute(forget).await?;
-    progress.listed = 0;
-    progress.last = (-1, String::new());
-    progress.root = ListRoot::new(seed, &campaign.id, LIST);
+    let root = progress.root.hex();
+    draws::publish_root(tx, &campaign.id, LIST, &root, now).await?;
+    progress.phase = Phase::Draw;
     Ok(())
 }
 
@@ -143,7 +155,7 @@ async fn draw(
     give: &dyn Give,
     campaign: &Campaign,
     seed: &Seed,
-    progress: &mut Progress,
+    (progress, draws_max): (&mut Progress, i64),
     now: Timestamp,
 ) -> Result<(), SideError> {
     let rules = GiveawayRules::parse(&campaign.definition.rules).map_err(SqlError::Broken)?;
@@ -153,7 +165,7 @@ async fn draw(
     };
     let reserved = reserve::take(tx, &campaign.id, &stream.stream, now).await?;
     let winners_before = progress.stream_winners;
-    for _ in 0..DRAWS_PER_PIECE {
+    for _ in 0..draws_max {
         if is_over(progress, stream) {
             break;
         }
@@ -196,9 +208,16 @@ async fn draw_one(
     let position = swap(tx, &campaign.id, low, value).await?;
     progress.drawn += 1;
     let drawn = ticket_at(tx, &campaign.id, position).await?;
-    let granted = if drawn.is_denied {
-        Granted::Denied
+    let mut detail = json!({
+        "version": campaign.version,
+        "position": position,
+        "reward": stream.reward,
+    });
+    if drawn.is_marked {
+        detail["concluded"] = "passed_over".into();
+        detail["reason"] = "denied".into();
     } else {
+        // Who was denied since he was listed is a winner, whose prize is not given.
         let grant = Grant {
             source: &format!("draw:{}:{sequence}", stream.stream),
             reward: &stream.reward,
@@ -206,17 +225,7 @@ async fn draw_one(
             order_id: None,
             verdict: drawn.verdict.as_deref(),
         };
-        give.grant(tx, campaign, &grant, now).await?
-    };
-    let mut detail = json!({
-        "version": campaign.version,
-        "position": position,
-        "reward": stream.reward,
-    });
-    if granted == Granted::Denied {
-        detail["concluded"] = "passed_over".into();
-        detail["reason"] = "denied".into();
-    } else {
+        let granted = give.grant(tx, campaign, &grant, now).await?;
         progress.stream_winners += 1;
         detail["concluded"] = "winner".into();
         let winner = Winner {
@@ -271,7 +280,13 @@ struct Drawn {
     ticket: String,
     buyer: BuyerId,
     verdict: Option<String>,
-    is_denied: bool,
+    /// It was listed as one that cannot win.
+    is_marked: bool,
+}
+
+fn is_denied(row: &Row) -> Result<bool, SqlError> {
+    let verdict = row.text_or_null("verdict")?;
+    Ok(verdict.is_some_and(|verdict| verdict.eq_ignore_ascii_case("deny")))
 }
 
 async fn ticket_at(tx: &mut Tx, campaign: &str, position: i64) -> Result<Drawn, SideError> {
@@ -284,15 +299,12 @@ async fn ticket_at(tx: &mut Tx, campaign: &str, position: i64) -> Result<Drawn, 
         row.ok_or_else(|| SqlError::Broken(format!("{campaign} has no ticket {position}")))?;
     let buyer = BuyerId::parse(&row.text("buyer")?)
         .map_err(|bad| SqlError::Broken(format!("a participant {bad}")))?;
-    let verdict = row.text_or_null("verdict")?;
-    let is_denied = verdict
-        .as_deref()
-        .is_some_and(|verdict| verdict.eq_ignore_ascii_case("deny"));
+    let ticket = row.text("ticket")?;
     Ok(Drawn {
-        ticket: row.text("ticket")?,
+        is_marked: ticket.ends_with(DENIED_MARK),
+        ticket,
         buyer,
-        verdict,
-        is_denied,
+        verdict: row.text_or_null("verdict")?,
     })
 }
 

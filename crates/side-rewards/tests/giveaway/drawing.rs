@@ -16,10 +16,10 @@ use side_rewards::giveaway::{Giveaway, GiveawayProof};
 
 use crate::doubles::{Double, SEED, count, opened, prizes, published, reveal};
 
-const NOW: Timestamp = Timestamp(200_000);
+pub const NOW: Timestamp = Timestamp(200_000);
 
 /// Buyers `b0` …; every tenth is denied from the start.
-async fn people(database: &Database, count: usize) {
+pub async fn people(database: &Database, count: usize) {
     let numbers: Vec<usize> = (0..count).collect();
     for chunk in numbers.chunks(2_000) {
         let mut tx = database.begin().await.unwrap();
@@ -44,7 +44,7 @@ async fn people(database: &Database, count: usize) {
     }
 }
 
-async fn file_of(database: &Database, campaign: &Campaign) -> ProofFile {
+pub async fn file_of(database: &Database, campaign: &Campaign) -> ProofFile {
     let mut reads = database.read().await.unwrap();
     let mut file = proof_page(&mut reads, campaign, None, 200).await.unwrap();
     while let Some(cursor) = file.next_cursor.take() {
@@ -57,7 +57,7 @@ async fn file_of(database: &Database, campaign: &Campaign) -> ProofFile {
 }
 
 /// To the end; where `loses`, each piece is lost once before it is made.
-async fn settle(database: &Database, campaign: &Campaign, loses: bool) -> usize {
+pub async fn settle(database: &Database, campaign: &Campaign, loses: bool) -> usize {
     let kind = Giveaway::new(Arc::new(Double));
     for pieces in 1..200 {
         if loses {

@@ -76,4 +76,21 @@ fn rules_change_only_for_the_better() {
     ] {
         assert_eq!(kind.improves(&from, &to).is_ok(), is_better, "{to}");
     }
+    // Who wins in a stream cannot win in those behind it.
+    let from = prizes(&[], &[("a", "big", 3), ("b", "small", 3)]);
+    for (draws, is_better) in [
+        (vec![("a", "big", 4), ("b", "small", 3)], false),
+        (vec![("a", "big", 3), ("b", "small", 4)], true),
+        (
+            vec![("a", "big", 3), ("b", "small", 4), ("c", "big", 1)],
+            true,
+        ),
+        (
+            vec![("a", "big", 4), ("b", "small", 3), ("c", "big", 1)],
+            false,
+        ),
+    ] {
+        let to = prizes(&[], &draws);
+        assert_eq!(kind.improves(&from, &to).is_ok(), is_better, "{to}");
+    }
 }
