@@ -22,7 +22,7 @@ use std::sync::Arc;
 use flash_types::Timestamp;
 use flash_types::side::SideService;
 use side_books::SideError;
-use side_books::sql::{Get as _, Reads, Row, SqlError, query};
+use side_books::sql::{Get as _, Reads, Row, SqlError, Tx, query};
 use side_books::step::Step;
 
 pub use canonical::public_definition;
@@ -76,6 +76,19 @@ pub async fn find(
         .row(query(queries::FIND).bind(campaign_id.to_owned()))
         .await?;
     Ok(row.as_ref().map(read_campaign).transpose()?)
+}
+
+/// As [`find`], and nobody moves it before this transaction ends.
+///
+/// # Errors
+/// The database's.
+///
+/// # Cancel safety
+/// The transaction is the caller's.
+pub async fn hold(tx: &mut Tx, campaign_id: &str) -> Result<Option<Campaign>, SideError> {
+    Ok(store::lock(tx, campaign_id)
+        .await?
+        .map(|held| held.campaign))
 }
 
 /// A campaign with one of its versions: the one under which something began.

@@ -101,15 +101,15 @@ pub(super) async fn by_hand(
         reason: &reason,
         now,
     };
+    if verb == ByHand::Cancel {
+        let given = query(queries::HAS_GIVEN).bind(id.clone());
+        if tx.row(given).await?.is_some() {
+            return Err(Refusal::HasGiven.into());
+        }
+    }
     let to = verb.to(&campaign, now);
     go(tx, &mut campaign, to, act).await?;
     if verb == ByHand::Cancel && was_published {
-        let given = query(queries::GIVEN).bind(campaign.id.clone());
-        if tx.row(given).await?.is_some() {
-            let why =
-                "buyers hold coupons or prizes of it: revoke them first, or let it run and end it";
-            return Err(SideProblem::new(409, "state_conflict", why).into());
-        }
         take_back(tx, &campaign, now).await?;
     }
     let note = note::Note {

@@ -65,16 +65,21 @@ pub(super) const OVERLAPPING: &str = "SELECT id FROM campaign WHERE kind = $1 AN
      AND state IN ('PUBLISHED', 'WARMUP', 'RUNNING', 'PAUSED') \
      AND ends_at_ms > $3 AND starts_at_ms < $4 ORDER BY id LIMIT 1";
 
-/// In: now, limit. Out: what the step has to look at.
-pub(super) const DUE: &str =
-    "SELECT id FROM campaign WHERE due_at_ms <= $1 ORDER BY due_at_ms, id LIMIT $2";
+/// In: now, limit. Out: campaigns that time moves.
+pub(super) const DUE: &str = "SELECT id FROM campaign WHERE due_at_ms <= $1 \
+     AND state NOT IN ('ENDED', 'SETTLING') ORDER BY due_at_ms, id LIMIT $2";
+
+/// In: now, limit. Out: campaigns that are settled, those first that waited longest.
+pub(super) const TO_SETTLE: &str = "SELECT id FROM campaign WHERE due_at_ms <= $1 \
+     AND state IN ('ENDED', 'SETTLING') ORDER BY due_at_ms, id LIMIT $2";
 
 /// In: later, id, now.
 pub(super) const POSTPONE: &str =
     "UPDATE campaign SET due_at_ms = $1 WHERE id = $2 AND due_at_ms <= $3";
 
-/// In: campaign. Out: a row where something that was given is still promised.
-pub(super) const GIVEN: &str = "SELECT 1 AS is_given FROM hold WHERE campaign = $1 AND state = 'open' AND substr(key, 1, 6) = 'grant:' LIMIT 1";
+/// In: campaign. Out: a row where a buyer has something of it.
+pub(super) const HAS_GIVEN: &str = "SELECT key FROM hold WHERE campaign = $1 AND state = 'open' \
+     AND what IN ('coupon', 'gift') LIMIT 1";
 
 /// In: campaign, limit. Out: keys of promises that are open.
 pub(super) const OPEN_HOLDS: &str =

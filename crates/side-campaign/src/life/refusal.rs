@@ -33,6 +33,8 @@ pub(super) enum Refusal {
     NotBetter(Vec<Finding>),
     /// A version that changes nothing.
     NoChange,
+    /// Buyers have rewards of it that they may still use.
+    HasGiven,
     /// There is no plan B.
     NoPlanB,
     /// Plan B is on.
@@ -89,6 +91,9 @@ impl From<Refusal> for SideProblem {
             }
             Refusal::NoChange => Self::malformed(
                 "this version changes nothing: name a field beside reason",
+            ),
+            Refusal::HasGiven => conflict(
+                "buyers have coupons or prizes of it: revoke them first, or let it begin and end it".to_owned(),
             ),
             Refusal::NoPlanB => conflict(
                 "no plan B was published: it must stand in the definition as plan_b".to_owned(),

@@ -7,7 +7,7 @@ use flash_types::Timestamp;
 use flash_types::side::BoxFuture;
 use side_books::SideError;
 use side_books::command::hex;
-use side_books::sql::{Get as _, Reads as _, SqlError, Tx, query};
+use side_books::sql::{Get as _, Reads as _, Row, SqlError, Tx, query};
 use side_books::step::Step;
 
 use super::store::{Act, Locked, go, lock};
@@ -33,10 +33,22 @@ impl LifeStep {
     }
 
     async fn look(&self, now: Timestamp) -> Result<bool, SideError> {
-        let select = query(queries::DUE).bind(now.0).bind(PER_STEP);
-        let rows = self.shop.database.read().await?.rows(select).await?;
+        // Apart, so that long settlings do not make starts late.
+        let due = self.listed(queries::DUE, now).await?;
+        let to_settle = self.listed(queries::TO_SETTLE, now).await?;
+        let moved = self.look_at(&due, now).await?;
+        let settled = self.look_at(&to_settle, now).await?;
+        Ok(moved || settled)
+    }
+
+    async fn listed(&self, sql: &'static str, now: Timestamp) -> Result<Vec<Row>, SideError> {
+        let select = query(sql).bind(now.0).bind(PER_STEP);
+        Ok(self.shop.database.read().await?.rows(select).await?)
+    }
+
+    async fn look_at(&self, rows: &[Row], now: Timestamp) -> Result<bool, SideError> {
         let mut is_more = false;
-        for row in &rows {
+        for row in rows {
             let id = row.text("id")?;
             match self.one(&id, now).await {
                 Ok(did) => is_more |= did,
@@ -76,6 +88,9 @@ impl LifeStep {
         }
         if is_over {
             self.settle(&mut tx, &mut locked, act).await?;
+            // Behind those that wait for a piece.
+            let turn = query(queries::POSTPONE).bind(now.0).bind(id.to_owned());
+            tx.execute(turn.bind(now.0)).await?;
             tx.commit().await?;
             return Ok(locked.campaign.state == State::Settling);
         }

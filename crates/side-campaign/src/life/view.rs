@@ -216,6 +216,7 @@ fn judge(shop: &Shop, draft: &str) -> Result<(Option<Worst>, Vec<Finding>), SqlE
         | Refusal::NotAlone { .. }
         | Refusal::NotBetter(_)
         | Refusal::NoChange
+        | Refusal::HasGiven
         | Refusal::NoPlanB
         | Refusal::PlanBIsOn => Vec::new(),
     };

@@ -178,13 +178,45 @@ impl Rings {
         let delete = query(queries::DELETE_DUE)
             .bind(campaign.clone())
             .bind(buyer.clone());
-        if tx.execute(delete).await? == 1
-            && let Some(campaign) = life::find(&mut tx, &campaign).await?
-        {
-            look_around(&mut tx, &self.shop, &campaign, parse_buyer(&buyer)?, now).await?;
+        if tx.execute(delete).await? == 1 {
+            if let Err(error) = self.around(&mut tx, &campaign, &buyer, now).await {
+                if error.is_conflict() {
+                    return Err(error);
+                }
+                tracing::warn!(%campaign, %error, "a ring cannot be looked for; tried again");
+                tx.rollback().await;
+                return self.put_off(campaign, buyer, now).await;
+            }
         }
         tx.commit().await?;
         Ok(true)
+    }
+
+    async fn around(
+        &self,
+        tx: &mut Tx,
+        campaign: &str,
+        buyer: &str,
+        now: Timestamp,
+    ) -> Result<(), SideError> {
+        if let Some(campaign) = life::find(tx, campaign).await? {
+            look_around(tx, &self.shop, &campaign, parse_buyer(buyer)?, now).await?;
+        }
+        Ok(())
+    }
+
+    /// Behind all others; `false`, so that one that cannot be done is not asked for again and again.
+    async fn put_off(
+        &self,
+        campaign: String,
+        buyer: String,
+        now: Timestamp,
+    ) -> Result<bool, SideError> {
+        let mut tx = self.shop.database.begin().await?;
+        let later = query(queries::PUT_OFF_DUE).bind(now.0);
+        tx.execute(later.bind(campaign).bind(buyer)).await?;
+        tx.commit().await?;
+        Ok(false)
     }
 }
 

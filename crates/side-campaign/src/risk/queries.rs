@@ -75,6 +75,10 @@ pub(super) const INSERT_DUE: &str = "INSERT INTO ring_due (campaign, buyer, at_m
 pub(super) const FIRST_DUE: &str =
     "SELECT campaign, buyer FROM ring_due ORDER BY at_ms, campaign, buyer LIMIT 1";
 
+/// In: now, campaign, buyer. The look waits behind all others.
+pub(super) const PUT_OFF_DUE: &str =
+    "UPDATE ring_due SET at_ms = $1 WHERE campaign = $2 AND buyer = $3 AND at_ms <= $1";
+
 /// In: campaign, buyer. Rows: 0 if another worker has it.
 pub(super) const DELETE_DUE: &str = "DELETE FROM ring_due WHERE campaign = $1 AND buyer = $2";
 

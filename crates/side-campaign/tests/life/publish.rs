@@ -221,7 +221,7 @@ async fn cancelled(node: &Node) {
     let hold = budget::Hold {
         key: "early",
         campaign: "void",
-        what: "gift",
+        what: "things",
         amount_minor: 300,
     };
     budget::hold(&mut tx, &hold, Timestamp(41)).await.unwrap();

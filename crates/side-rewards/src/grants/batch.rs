@@ -12,7 +12,7 @@ use super::{Dry, Grant};
 /// One reward for many.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch<'a> {
-    /// Unique within the campaign: the sources are `admin:<key>:<buyer>`.
+    /// Unique within the campaign: the sources are `admin:<length of key>:<key>:<buyer>`, since both may hold colons.
     pub key: &'a str,
     /// The reward's name in the campaign's definition.
     pub reward: &'a str,
@@ -49,7 +49,7 @@ pub async fn grant_all(
     };
     let mut grants = Vec::with_capacity(batch.buyers.len());
     for buyer in batch.buyers {
-        let source = format!("admin:{}:{buyer}", batch.key);
+        let source = format!("admin:{}:{}:{buyer}", batch.key.len(), batch.key);
         let grant = Grant {
             source: &source,
             reward: batch.reward,

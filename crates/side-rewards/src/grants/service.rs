@@ -155,7 +155,8 @@ async fn give(
         Take::Fresh(taken) => taken,
         Take::Replay(answer) => return Ok(answer),
     };
-    let campaign = life::find(tx, campaign_id).await?;
+    // Whoever ends or cancels it waits, or was here before.
+    let campaign = life::hold(tx, campaign_id).await?;
     let campaign = campaign.ok_or(GrantRefusal::NoSuchCampaign)?;
     if !may_give(campaign.state) {
         return Err(GrantRefusal::NotInThisState(campaign.state).into());
