@@ -5,6 +5,7 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
 mod backup;
+mod books;
 mod campaigns;
 mod commands;
 mod crash;
