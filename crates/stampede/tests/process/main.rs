@@ -25,4 +25,5 @@ mod start;
 mod stop;
 mod storefront;
 mod trace;
+mod watching;
 mod webhooks;
