@@ -136,13 +136,12 @@ impl Copied {
             .map_err(target)?;
         let pages = Backup::new(&source, &mut copy).map_err(target)?;
         loop {
-            match pages.step(STEP_PAGES).map_err(target)? {
-                StepResult::Done => break,
-                // Nobody else has the copy, and the source is being read already: it is not met.
-                StepResult::More | StepResult::Busy | StepResult::Locked | _ if is_over() => {
-                    return Err(interrupted());
-                }
-                StepResult::More | StepResult::Busy | StepResult::Locked | _ => {}
+            // More, since nobody else has the copy and the source is being read already.
+            if pages.step(STEP_PAGES).map_err(target)? == StepResult::Done {
+                break;
+            }
+            if is_over() {
+                return Err(interrupted());
             }
         }
         drop(pages);

@@ -5,6 +5,7 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
 mod backup;
+mod books;
 mod campaign;
 mod campaigns;
 mod commands;
@@ -25,4 +26,5 @@ mod start;
 mod stop;
 mod storefront;
 mod trace;
+mod watching;
 mod webhooks;
