@@ -178,15 +178,15 @@ impl Rings {
         let delete = query(queries::DELETE_DUE)
             .bind(campaign.clone())
             .bind(buyer.clone());
-        if tx.execute(delete).await? == 1 {
-            if let Err(error) = self.around(&mut tx, &campaign, &buyer, now).await {
-                if error.is_conflict() {
-                    return Err(error);
-                }
-                tracing::warn!(%campaign, %error, "a ring cannot be looked for; tried again");
-                tx.rollback().await;
-                return self.put_off(campaign, buyer, now).await;
+        if tx.execute(delete).await? == 1
+            && let Err(error) = self.around(&mut tx, &campaign, &buyer, now).await
+        {
+            if error.is_conflict() {
+                return Err(error);
             }
+            tracing::warn!(%campaign, %error, "a ring cannot be looked for; tried again");
+            tx.rollback().await;
+            return self.put_off(campaign, buyer, now).await;
         }
         tx.commit().await?;
         Ok(true)

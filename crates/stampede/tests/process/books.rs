@@ -50,20 +50,20 @@ impl Shop {
         }
     }
 
-    async fn join(&self, buyer: &str) -> Response {
+    async fn joins(&self, buyer: &str) -> Response {
         let request = self.participation(buyer, Some(&format!("key-{buyer}")));
         self.client().send(&request).await.unwrap()
     }
 
     async fn join_all(&self, buyers: &[&str]) {
         for buyer in buyers {
-            let answer = self.join(buyer).await;
+            let answer = self.joins(buyer).await;
             assert_eq!(answer.status, 201, "{}", answer.outcome());
         }
     }
 
     /// `campaign` with these words, as the admin.
-    fn campaign(&self, words: &[&str]) -> Output {
+    fn command(&self, words: &[&str]) -> Output {
         let url = format!("http://{}", self.server.admin);
         let more = ["--admin-url", &url, "--data", self.rig.data()];
         stampede(&[&["campaign"], words, &more].concat())
@@ -118,9 +118,9 @@ async fn campaigns_in_a_file_are_audited_running_killed_and_altered() {
     assert_eq!(told["campaigns"]["findings"], serde_json::json!([]));
 
     // Draws of what is settled are recomputed.
-    good(&shop.campaign(&["end", CAMPAIGN]));
+    good(&shop.command(&["end", CAMPAIGN]));
     let settled = poll_until_async(BOUND, LOOK, async || {
-        let list = good(&shop.campaign(&["list"]));
+        let list = good(&shop.command(&["list"]));
         list.contains("SETTLED").then_some(())
     });
     assert!(settled.await.is_some(), "{}", shop.server.log());
@@ -248,7 +248,7 @@ async fn a_backup_made_while_buyers_join_is_restored_with_those_who_had() {
             // Relaxed, here and below: numbers to look at, nothing hangs on their order.
             while !is_over.load(Ordering::Relaxed) {
                 let buyer = format!("b{index}-{}", buyers.len());
-                let answer = shop.join(&buyer).await;
+                let answer = shop.joins(&buyer).await;
                 if answer.status != 201 {
                     assert_eq!(answer.status, 403, "{}", answer.outcome());
                     break;
@@ -309,7 +309,7 @@ async fn a_backup_made_while_buyers_join_is_restored_with_those_who_had() {
         let own = shop.client().send(&shop.participation(buyer, None)).await;
         if own.unwrap().status == 200 {
             there += 1;
-            let again = shop.join(buyer).await;
+            let again = shop.joins(buyer).await;
             assert_eq!((again.status, again.is_replay()), (200, true), "{buyer}");
         }
     }
