@@ -320,7 +320,8 @@ impl<'a> Stage<'a> {
             Condition::Frozen => Some(self.database.freeze()?),
             Condition::Idle | Condition::Saturated => None,
         };
-        self.runtime.block_on(tokio::time::sleep(SETTLES_WITHIN));
+        self.runtime
+            .block_on(async { tokio::time::sleep(SETTLES_WITHIN).await });
         let orders = buyers::orders(options.rate, options.seconds, &self.keys, purchase, crowd);
         let counted = beside.as_mut().map(Beside::counts).transpose()?;
         let (cpu, began_at) = (cpu(self.server.pid())?, Instant::now());
