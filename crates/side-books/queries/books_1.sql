@@ -54,14 +54,12 @@ CREATE TABLE frozen (
   at_ms BIGINT NOT NULL
 );
 
--- What a person has let go on: the same finding does not freeze it again.
-CREATE TABLE thawed (
+-- Findings that have frozen a campaign: each does so once, until it was put right.
+CREATE TABLE frozen_finding (
   campaign TEXT NOT NULL,
-  reason TEXT NOT NULL,
-  who TEXT NOT NULL,
-  why TEXT NOT NULL,
+  finding TEXT NOT NULL,
   at_ms BIGINT NOT NULL,
-  PRIMARY KEY (campaign, reason)
+  PRIMARY KEY (campaign, finding)
 );
 
 -- What a command with an idempotency key was answered. No expiry.

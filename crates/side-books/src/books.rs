@@ -8,8 +8,9 @@ use flash_types::side::SideProblem;
 
 use crate::SideError;
 use crate::queries::{
-    ACCOUNT, ADD_TO_ACCOUNT, FREEZE, FROZEN, INSERT_ENTRY, INSERT_THREE_ENTRIES, INSERT_TRANSFER,
-    INSERT_TWO_ENTRIES, OPEN_ACCOUNT, REVERSED_BY, THAW, THAWED, TRANSFER_BY_ID, TRANSFER_BY_KEY,
+    ACCOUNT, ADD_TO_ACCOUNT, FREEZE, FREEZE_FOR, FROZEN, INSERT_ENTRY, INSERT_THREE_ENTRIES,
+    INSERT_TRANSFER, INSERT_TWO_ENTRIES, OPEN_ACCOUNT, REVERSED_BY, THAW, TRANSFER_BY_ID,
+    TRANSFER_BY_KEY,
 };
 use crate::sql::{Get as _, Reads, SqlError, Tx, query};
 
@@ -225,16 +226,27 @@ pub async fn reverse(
     transfer(tx, &reversal).await
 }
 
-/// Stops all moves of a campaign's budget until [`thaw`]; the first reason is kept. `true` if it was not frozen before.
+/// Stops all moves of a campaign's budget until [`thaw`]; the first reason is kept. `true`: now, for this finding. One that
+/// has frozen it before does not do so again, until the auditor has seen it put right.
+///
+/// `finding` names it for ever, `reason` tells it to people.
 ///
 /// # Errors
 /// The database's.
 pub async fn freeze(
     tx: &mut Tx,
     campaign: &str,
+    finding: &str,
     reason: &str,
     at: Timestamp,
 ) -> Result<bool, SqlError> {
+    let insert = query(FREEZE_FOR)
+        .bind(campaign.to_owned())
+        .bind(finding.to_owned())
+        .bind(at.0);
+    if tx.execute(insert).await? == 0 {
+        return Ok(false);
+    }
     let insert = query(FREEZE)
         .bind(campaign.to_owned())
         .bind(reason.to_owned())
@@ -242,29 +254,14 @@ pub async fn freeze(
     Ok(tx.execute(insert).await? == 1)
 }
 
-/// Lets a campaign's budget move again; the same finding does not freeze it a second time. `false`: it was not frozen.
+/// Lets a campaign's budget move again; what was found of it until now does not freeze it a second time. `false`: it was not
+/// frozen.
 ///
 /// # Errors
 /// The database's.
-pub async fn thaw(
-    tx: &mut Tx,
-    campaign: &str,
-    who: &str,
-    why: &str,
-    at: Timestamp,
-) -> Result<bool, SqlError> {
+pub async fn thaw(tx: &mut Tx, campaign: &str) -> Result<bool, SqlError> {
     let delete = query(THAW).bind(campaign.to_owned());
-    let Some(row) = tx.row(delete).await? else {
-        return Ok(false);
-    };
-    let note = query(THAWED)
-        .bind(campaign.to_owned())
-        .bind(row.text("reason")?)
-        .bind(who.to_owned())
-        .bind(why.to_owned())
-        .bind(at.0);
-    tx.execute(note).await?;
-    Ok(true)
+    Ok(tx.execute(delete).await? == 1)
 }
 
 /// Whether the books of a campaign were found wrong, and nobody has put that right.

@@ -65,12 +65,11 @@ pub(crate) const FROZEN: &str = "SELECT reason FROM frozen WHERE campaign = $1";
 
 /// campaign, reason, at_ms.
 pub(crate) const FREEZE: &str = "INSERT INTO frozen (campaign, reason, at_ms) \
-     SELECT CAST($1 AS TEXT), CAST($2 AS TEXT), CAST($3 AS BIGINT) \
-     WHERE NOT EXISTS (SELECT 1 FROM thawed WHERE campaign = $1 AND reason = $2) ON CONFLICT DO NOTHING";
+     VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
 
-/// campaign. Out: why it was frozen.
-pub(crate) const THAW: &str = "DELETE FROM frozen WHERE campaign = $1 RETURNING reason";
+/// campaign, finding, at_ms. Touches no row where it has frozen the campaign before.
+pub(crate) const FREEZE_FOR: &str = "INSERT INTO frozen_finding (campaign, finding, at_ms) \
+     VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
 
-/// campaign, reason, who, why, at_ms.
-pub(crate) const THAWED: &str = "INSERT INTO thawed (campaign, reason, who, why, at_ms) VALUES ($1, $2, $3, $4, $5) \
-     ON CONFLICT DO NOTHING";
+/// campaign.
+pub(crate) const THAW: &str = "DELETE FROM frozen WHERE campaign = $1";

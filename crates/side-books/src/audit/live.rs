@@ -11,7 +11,7 @@ use flash_types::Timestamp;
 use flash_types::side::BoxFuture;
 use tokio::sync::Mutex;
 
-use super::queries::{BALANCE_SINCE, ENTRIES_SINCE, HELD};
+use super::queries::{BALANCE_SINCE, ENTRIES_SINCE, FORGET_FINDING, FROZEN_FINDINGS, HELD};
 use super::{FINDINGS_MAX, Finding};
 use crate::SideError;
 use crate::books;
@@ -24,6 +24,8 @@ const REST: Duration = Duration::from_secs(30);
 const PAGE: usize = 4_000;
 /// So many transfers are looked at again: on PostgreSQL one may be seen later than others with higher numbers.
 const OVERLAP: i64 = 500;
+/// A guarded account holds less than nothing.
+const BELOW_ZERO: &str = "below_zero";
 /// Accounts whose sum is remembered; beyond it all are forgotten and counted from their first entry again.
 const SUMS_MAX: usize = 20_000;
 
@@ -41,14 +43,26 @@ struct Seen {
     after: i64,
     /// Per account: the last entry that was counted, and the sum up to it.
     sums: HashMap<String, (i64, i64)>,
-    wrong: BTreeMap<(&'static str, String), Wrong>,
+    wrong: BTreeMap<Found, Wrong>,
 }
+
+/// Code and subject.
+type Found = (&'static str, String);
 
 #[derive(Debug, Clone)]
 struct Wrong {
     detail: String,
     by: i64,
     campaigns: BTreeSet<String>,
+}
+
+/// What a finding is called: it stays so while the books go on around it, which sums do not.
+fn name((code, subject): &Found, wrong: &Wrong) -> String {
+    if *code == BELOW_ZERO {
+        format!("{code} {subject}")
+    } else {
+        format!("{code} {subject} {}", wrong.by)
+    }
 }
 
 /// What a step looks at.
@@ -99,7 +113,7 @@ impl Auditor {
         let mut changed = changed_since(&mut reads, seen.after).await?;
         // What was wrong is looked at again: it may have been put right.
         for (code, subject) in seen.wrong.keys() {
-            if *code == "wrong_balance" || *code == "below_zero" {
+            if *code == "wrong_balance" || *code == BELOW_ZERO {
                 changed.accounts.insert(subject.clone());
             }
         }
@@ -127,6 +141,9 @@ impl Auditor {
         self.freeze(&seen, &wrong, now).await?;
         seen.after = seen.after.max(changed.after);
         self.remember(&mut seen, wrong);
+        if !changed.is_more {
+            self.forget_what_is_right(&seen).await?;
+        }
         Ok(changed.is_more)
     }
 
@@ -134,13 +151,15 @@ impl Auditor {
     async fn freeze(
         &self,
         seen: &Seen,
-        wrong: &BTreeMap<(&'static str, String), Wrong>,
+        wrong: &BTreeMap<Found, Wrong>,
         now: Timestamp,
     ) -> Result<(), SideError> {
-        for (key, found) in wrong
-            .iter()
-            .filter(|(key, _)| !seen.wrong.contains_key(*key))
-        {
+        for (key, found) in wrong {
+            let finding = name(key, found);
+            let was = seen.wrong.get(key).map(|was| name(key, was));
+            if was.as_ref() == Some(&finding) {
+                continue;
+            }
             let reason = format!("{} {}: {}", key.0, key.1, found.detail);
             tracing::error!(
                 code = key.0,
@@ -153,7 +172,7 @@ impl Auditor {
             }
             let mut tx = self.database.begin().await?;
             for campaign in &found.campaigns {
-                if books::freeze(&mut tx, campaign, &reason, now).await? {
+                if books::freeze(&mut tx, campaign, &finding, &reason, now).await? {
                     let note = Note {
                         who: "system",
                         what: "campaign.freeze",
@@ -169,7 +188,25 @@ impl Auditor {
         Ok(())
     }
 
-    fn remember(&self, seen: &mut Seen, wrong: BTreeMap<(&'static str, String), Wrong>) {
+    /// What was put right freezes its campaign again, should it ever be wrong in the same way.
+    async fn forget_what_is_right(&self, seen: &Seen) -> Result<(), SideError> {
+        let select = query(FROZEN_FINDINGS).bind(FINDINGS_MAX as i64);
+        let rows = self.database.read().await?.rows(select).await?;
+        let wrong: BTreeSet<String> = seen.wrong.iter().map(|(key, it)| name(key, it)).collect();
+        for row in &rows {
+            let (campaign, finding) = (row.text("campaign")?, row.text("finding")?);
+            if wrong.contains(&finding) {
+                continue;
+            }
+            let mut tx = self.database.begin().await?;
+            let delete = query(FORGET_FINDING).bind(campaign).bind(finding);
+            tx.execute(delete).await?;
+            tx.commit().await?;
+        }
+        Ok(())
+    }
+
+    fn remember(&self, seen: &mut Seen, wrong: BTreeMap<Found, Wrong>) {
         // Entries are never changed: a transfer that does not balance stays so.
         seen.wrong.retain(|key, _| key.0 == "unbalanced_transfer");
         for (key, found) in wrong {
@@ -238,7 +275,7 @@ async fn balance(
     reads: &mut Reader,
     account: &str,
     seen: &mut Seen,
-    wrong: &mut BTreeMap<(&'static str, String), Wrong>,
+    wrong: &mut BTreeMap<Found, Wrong>,
     owners: &mut BTreeMap<String, String>,
 ) -> Result<(), SqlError> {
     let remembered = seen.sums.get(account).copied().unwrap_or_default();
@@ -268,7 +305,7 @@ async fn balance(
             wrong.insert((code, account.to_owned()), found);
         };
         if balance < 0 && !row.is("may_go_negative")? {
-            find("below_zero", balance.to_string(), balance);
+            find(BELOW_ZERO, balance.to_string(), balance);
         }
         if sum == balance {
             if seen.sums.len() >= SUMS_MAX {
@@ -289,7 +326,7 @@ async fn balance(
 async fn held(
     reads: &mut Reader,
     campaign: &str,
-    wrong: &mut BTreeMap<(&'static str, String), Wrong>,
+    wrong: &mut BTreeMap<Found, Wrong>,
 ) -> Result<(), SqlError> {
     let Some(row) = reads.row(query(HELD).bind(campaign.to_owned())).await? else {
         return Ok(());

@@ -74,3 +74,11 @@ pub(super) const HELD: &str = "SELECT a.balance AS held, \
      (SELECT CAST(COALESCE(SUM(h.amount), 0) AS BIGINT) FROM hold h \
         WHERE h.campaign = a.owner AND h.state = 'open') AS open_holds \
      FROM account a WHERE a.owner = $1 AND a.id = 'budget:' || a.owner || ':held'";
+
+/// limit -> findings that have frozen a campaign.
+pub(super) const FROZEN_FINDINGS: &str =
+    "SELECT campaign, finding FROM frozen_finding ORDER BY campaign, finding LIMIT $1";
+
+/// campaign, finding.
+pub(super) const FORGET_FINDING: &str =
+    "DELETE FROM frozen_finding WHERE campaign = $1 AND finding = $2";

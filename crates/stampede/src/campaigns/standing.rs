@@ -92,7 +92,7 @@ impl Standing {
         }
         let (campaign, who) = (&request.path[0], wire::who(request));
         let mut tx = self.database.begin().await?;
-        if !books::thaw(&mut tx, campaign, who, &body.reason, request.now).await? {
+        if !books::thaw(&mut tx, campaign).await? {
             tx.rollback().await;
             let why = "this campaign is not frozen";
             return Err(SideProblem::new(409, "state_conflict", why).into());
