@@ -221,6 +221,10 @@ impl Life {
         match self.state_at(now) {
             CouponState::Locked if !self.is_of(order_id) => return Err(Refusal::LockedByOther),
             CouponState::Used => return Err(Refusal::Used),
+            // The lapsed lock of another: what it said holds, as long as nobody else takes the coupon.
+            CouponState::Issued if self.order_id.is_some() && !self.is_of(order_id) => {
+                return Ok(());
+            }
             CouponState::Locked | CouponState::Issued | CouponState::Expired => {}
             CouponState::Revoked => return Ok(()),
         }
@@ -323,6 +327,15 @@ mod tests {
         assert_eq!(life.discount_minor, Some(300));
         assert_eq!(told_again.use_up("o1", Some(400), lapsed), Ok(true));
         assert_eq!(told_again.discount_minor, Some(400));
+    }
+
+    #[test]
+    fn nobody_lets_go_of_what_another_has() {
+        let mut life = issued();
+        life.lock("o1", 5_000, Timestamp(1_000)).unwrap();
+        let lapsed = Timestamp(1_000 + LOCK_MS);
+        assert_eq!(life.unlock("o2", lapsed), Ok(()));
+        assert_eq!(life.use_up("o1", None, lapsed), Ok(true));
     }
 
     #[test]

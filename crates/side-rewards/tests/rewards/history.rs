@@ -38,6 +38,11 @@ impl Told {
         lock.map(|(order, off, _)| (order, off))
     }
 
+    fn remembered(&self, order: usize) -> Option<i64> {
+        let lock = self.lock.filter(|(by, _, _)| *by == order);
+        lock.map(|(_, off, _)| off)
+    }
+
     fn is_over(&self, now: i64) -> bool {
         self.is_tidied || (now >= self.until && self.has(now).is_none())
     }
@@ -60,7 +65,11 @@ impl Told {
             return "state_conflict";
         }
         let mut until = now + LOCK;
-        let mut off = amount.map(|amount| amount.min(FACE));
+        // What its lock said holds, also one that has lapsed.
+        let remembered = self
+            .remembered(order)
+            .filter(|_| is_use && amount.is_none());
+        let mut off = remembered.or(amount.map(|amount| amount.min(FACE)));
         match self.has(now) {
             Some((by, _)) if by != order => return "state_conflict",
             Some((_, was)) if is_use => off = Some(was),
@@ -68,7 +77,7 @@ impl Told {
             None if self.is_over(now) => return "coupon_expired",
             None => {}
         }
-        let is_kept = is_use && self.has(now).is_some();
+        let is_kept = is_use && (self.has(now).is_some() || remembered.is_some());
         match amount {
             Some(amount) if amount < THRESHOLD && !is_kept => return "below_threshold",
             None if !is_kept => return "malformed",
@@ -88,7 +97,8 @@ impl Told {
         if self.used.is_some() || self.has(now).is_some_and(|(by, _)| by != order) {
             return "state_conflict";
         }
-        if !self.is_revoked {
+        let is_others = self.lock.is_some_and(|(by, _, _)| by != order);
+        if !self.is_revoked && (self.is_over(now) || !is_others) {
             self.lock = None;
             self.is_tidied |= now >= self.until;
         }
@@ -148,7 +158,16 @@ async fn history(url: &str, seed: u64) -> BTreeSet<String> {
             .map(|(_, off)| off)
             .sum();
         let (source, order) = (random.below(12), random.below(2));
-        let amount = [None, Some(0), Some(499), Some(500), Some(699), Some(9_000)][random.below(6)];
+        let amounts = [
+            None,
+            None,
+            Some(0),
+            Some(499),
+            Some(500),
+            Some(699),
+            Some(9_000),
+        ];
+        let amount = amounts[random.below(amounts.len())];
         let verbs = [
             "grant", "lock", "lock", "lock", "use", "unlock", "revoke", "tidy", "look", "look",
         ];
@@ -235,7 +254,11 @@ async fn history(url: &str, seed: u64) -> BTreeSet<String> {
             }
             (_, None) => {}
             ("lock" | "use", Some(one)) => {
+                let has_lapsed = one.has(now).is_none() && one.remembered(order).is_some();
                 let expected = one.wants(order, amount, verb == "use", now);
+                if verb == "use" && has_lapsed && amount.is_none() {
+                    seen.insert(format!("use {expected} lapsed"));
+                }
                 let is_part = one.used.is_some_and(|(_, off)| off < FACE);
                 let part = if is_part { " part" } else { "" };
                 seen.insert(format!("{verb} {expected}{part}"));
@@ -306,6 +329,7 @@ const MET: &[&str] = &[
     "lock state_conflict",
     "use ok",
     "use ok part",
+    "use ok lapsed",
     "use below_threshold",
     "use coupon_expired",
     "use malformed",
