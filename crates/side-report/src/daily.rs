@@ -49,8 +49,7 @@ struct Nightly {
     sources: Sources,
 }
 
-/// Looks at each campaign that ran or still runs and whose last report is of an earlier day than yesterday.
-/// In: now. Out: at most 20 ids.
+/// In: two days ago, now. Out: ids of campaigns that ran or still run since then.
 const CAMPAIGNS_OF_LATE: &str = "SELECT id FROM campaign \
      WHERE state IN ('WARMUP', 'RUNNING', 'PAUSED', 'ENDED', 'SETTLING', 'SETTLED') \
      AND ends_at_ms >= $1 AND starts_at_ms <= $2 ORDER BY id";
@@ -71,10 +70,16 @@ impl Step for Nightly {
             let late = query(CAMPAIGNS_OF_LATE).bind(two_days_ago).bind(now.0);
             let rows = reader.rows(late).await?;
             drop(reader);
+            let mut failed = None;
             for row in rows {
-                self.make_yesterdays(&row.text("id")?, now).await?;
+                let campaign = row.text("id")?;
+                if let Err(error) = self.make_yesterdays(&campaign, now).await {
+                    // One that cannot be read keeps no other from its report.
+                    tracing::warn!(%campaign, %error, "a daily report cannot be made; tried again");
+                    failed = Some(error);
+                }
             }
-            Ok(false)
+            failed.map_or(Ok(false), Err)
         })
     }
 }

@@ -77,7 +77,7 @@ fn days_left(available: i64, promised: i64, ran_ms: i64) -> Value {
 /// What was meant to be reached beside what was: of the names that are known here.
 pub(super) struct Goals;
 
-/// In: campaign, until. Out: what goals are measured by, from the start on.
+/// In: campaign, until, currency. Out: what goals are measured by, from the start on.
 const REACHED: &str = "SELECT \
      CAST((SELECT COUNT(*) FROM participant WHERE campaign = $1 AND joined_at_ms < $2) AS BIGINT) AS participants, \
      CAST((SELECT COUNT(*) FROM participant WHERE campaign = $1 AND joined_at_ms < $2 AND is_new = 1) AS BIGINT) \

@@ -48,7 +48,7 @@ impl Figures for Participants {
 /// Orders that participants paid from their joining on.
 pub(super) struct Orders;
 
-/// In: campaign, from, until. Out: orders, buyers and money by the time of payment.
+/// In: campaign, from, until, currency. Out: orders, buyers and money by the time of payment.
 const ORDERS: &str = "SELECT \
      CAST(COUNT(*) AS BIGINT) AS orders, \
      CAST(COUNT(DISTINCT o.buyer) AS BIGINT) AS buyers, \
@@ -56,7 +56,7 @@ const ORDERS: &str = "SELECT \
      CAST(COALESCE(SUM(o.paid_minor), 0) AS BIGINT) AS turnover_minor \
      FROM participant p JOIN shop_order o ON o.buyer = p.buyer AND o.paid_at_ms >= p.joined_at_ms \
      WHERE p.campaign = $1 AND o.currency = $4 AND o.paid_at_ms >= $2 AND o.paid_at_ms < $3";
-/// In: campaign, from, until. Out: money that went back, by the time of the refund.
+/// In: campaign, from, until, currency. Out: money that went back, by the time of the refund.
 const REFUNDS: &str = "SELECT CAST(COALESCE(SUM(r.amount_minor), 0) AS BIGINT) AS refunded_minor \
      FROM participant p JOIN shop_order o ON o.buyer = p.buyer AND o.paid_at_ms >= p.joined_at_ms \
      JOIN order_refund r ON r.order_id = o.id \

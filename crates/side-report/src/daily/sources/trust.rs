@@ -115,7 +115,7 @@ impl Figures for Notices {
 /// Figures that somebody should look at, each with its number; empty on a quiet day.
 pub(super) struct Anomalies;
 
-/// In: campaign, from, until, currency. Out: what is judged.
+/// In: campaign, from, until. Out: what is judged.
 const JUDGED: &str = "SELECT \
      CAST((SELECT COUNT(*) FROM participant WHERE campaign = $1 AND joined_at_ms >= $2 AND joined_at_ms < $3) AS BIGINT) \
        AS joined, \
