@@ -238,12 +238,6 @@ pub(super) fn improves(from: &Value, to: &Value) -> Result<(), Vec<Finding>> {
         if is.winners < was.winners {
             let detail = format!("must not be less than {}", was.winners);
             found.push(finding("worse", field("winners"), detail));
-        } else if is.winners > was.winners && index + 1 < from.draws.len() {
-            let detail = format!(
-                "must stay {}: who wins here cannot win in the streams behind, which would have fewer left to draw from",
-                was.winners
-            );
-            found.push(finding("worse", field("winners"), detail));
         }
         // Who wins here cannot win in a stream behind it, which was promised to others.
         if is.winners > was.winners && index + 1 < from.draws.len() {
