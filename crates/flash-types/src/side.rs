@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::time::Duration;
 
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::{BuyerId, Currency, IdempotencyKey, Refusal, SaleId, SaleState, Timestamp};
@@ -152,11 +153,14 @@ pub struct SideAnswer {
 
 impl SideAnswer {
     /// JSON.
-    pub fn json(status: u16, value: &Value) -> Self {
+    ///
+    /// # Panics
+    /// For what JSON cannot hold: maps whose keys are not texts.
+    pub fn json(status: u16, value: &impl Serialize) -> Self {
         Self {
             status,
             content_type: "application/json",
-            body: value.to_string().into_bytes(),
+            body: serde_json::to_vec(value).expect("an answer is plain JSON"),
             is_replay: false,
             location: None,
         }

@@ -103,3 +103,37 @@ impl Taken {
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+/// 32 bytes from what [`hex`] made of them.
+pub fn unhex(text: &str) -> Option<[u8; 32]> {
+    let mut bytes = [0; 32];
+    let pairs = text.as_bytes().chunks_exact(2);
+    for (byte, pair) in bytes.iter_mut().zip(pairs) {
+        *byte = u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    // Signs, capitals and another length do not come back the same.
+    (hex(&bytes) == text).then_some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_come_back_as_the_bytes_that_they_are() {
+        let mut bytes = [7; 32];
+        bytes[31] = 0xff;
+        assert_eq!(unhex(&hex(&bytes)), Some(bytes));
+        let digits = hex(&bytes);
+        for bad in [
+            "".to_owned(),
+            digits[..62].to_owned(),
+            format!("{digits}0"),
+            digits.to_uppercase(),
+            digits.replacen("07", "+7", 1),
+            digits.replacen('0', "é", 1),
+        ] {
+            assert_eq!(unhex(&bad), None, "{bad}");
+        }
+    }
+}

@@ -4,7 +4,8 @@ use flash_types::side::{SideAnswer, SideCaller, SideProblem, SideRequest};
 use flash_types::{BuyerId, bounds};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Value, json};
+use utoipa::PartialSchema;
 
 /// Reads a JSON body; unknown and duplicate fields are refused by the type (`deny_unknown_fields`).
 ///
@@ -91,6 +92,15 @@ pub fn page<T: Serialize>(
     items.truncate(limit);
     let next = items.last().filter(|_| is_more).map(cursor);
     SideAnswer::json(200, &json!({"items": items, "next_cursor": next}))
+}
+
+/// A schema under its name, for the document.
+///
+/// # Panics
+/// Never: a schema is made of maps and texts.
+pub fn schema<T: PartialSchema>(name: &'static str) -> (&'static str, Value) {
+    let schema = serde_json::to_value(T::schema());
+    (name, schema.expect("a schema is plain JSON"))
 }
 
 #[cfg(test)]

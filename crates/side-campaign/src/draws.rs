@@ -19,7 +19,6 @@ mod winners;
 use std::sync::Arc;
 
 use flash_types::side::SideService;
-use side_books::step::Step;
 
 use crate::shop::Shop;
 
@@ -33,11 +32,6 @@ pub use winners::{Winner, WinnerView, announce, mask, page as winners_page};
 /// Its endpoints.
 pub fn services(shop: &Arc<Shop>) -> Vec<Arc<dyn SideService>> {
     vec![Arc::new(DrawsService::new(Arc::clone(shop)))]
-}
-
-/// What goes on by itself.
-pub fn steps(_shop: &Arc<Shop>) -> Vec<Arc<dyn Step>> {
-    Vec::new()
 }
 
 /// The secret of a campaign's draws: 32 random bytes, committed to at publish by their SHA-256, revealed at the end.

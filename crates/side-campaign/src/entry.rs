@@ -20,7 +20,6 @@ use flash_types::{BuyerId, Timestamp};
 use side_books::SideError;
 use side_books::seal::Sealer;
 use side_books::sql::{Get as _, Reads, SqlError, Tx, query};
-use side_books::step::Step;
 
 use crate::life::Campaign;
 use crate::notices::{self, Subject};
@@ -36,11 +35,6 @@ pub use sign_up::sign_up;
 /// Its endpoints.
 pub fn services(shop: &Arc<Shop>) -> Vec<Arc<dyn SideService>> {
     vec![Arc::new(endpoints::EntryService::new(shop.clone()))]
-}
-
-/// What goes on by itself.
-pub fn steps(_shop: &Arc<Shop>) -> Vec<Arc<dyn Step>> {
-    Vec::new()
 }
 
 /// Who wants to take part, and what is known of where from.
@@ -88,13 +82,17 @@ impl Hashes {
     }
 }
 
-/// The hash of an address: IPv4 whole, IPv6 by its /64 (one household), a mapped IPv4 address as what it is.
-pub fn address_hash(sealer: &Sealer, address: IpAddr) -> String {
-    let network = match address.to_canonical() {
+/// What an address counts as: IPv4 whole, IPv6 by its /64 (one household), a mapped IPv4 address as what it is.
+pub(crate) fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
-    };
-    sealer.keyed_hash("address", &network.to_string())
+    }
+}
+
+/// The hash of its [`network`].
+pub fn address_hash(sealer: &Sealer, address: IpAddr) -> String {
+    sealer.keyed_hash("address", &network(address).to_string())
 }
 
 /// The hash of a device.

@@ -13,20 +13,14 @@ use flash_types::side::{
 };
 use serde_json::{Value, json};
 use side_books::sql::Reader;
-use side_books::step::Step;
 use side_books::{SideError, wire};
 use side_campaign::history::{self, After, Cursor, HistoryEntry, HistorySource};
 use side_campaign::shop::Shop;
-use utoipa::{PartialSchema, ToSchema};
+use utoipa::ToSchema;
 
 /// Its endpoints.
 pub fn services(shop: &Arc<Shop>) -> Vec<Arc<dyn SideService>> {
     vec![Arc::new(SupportService::new(shop.clone()))]
-}
-
-/// What goes on by itself.
-pub fn steps(_shop: &Arc<Shop>) -> Vec<Arc<dyn Step>> {
-    Vec::new()
 }
 
 static ENDPOINTS: &[SideEndpoint] = &[SideEndpoint {
@@ -123,8 +117,8 @@ impl SideService for SupportService {
 
     fn schemas(&self) -> Vec<(&'static str, Value)> {
         vec![
-            ("HistoryItem", json!(HistoryItem::schema())),
-            ("HistoryPage", json!(HistoryPage::schema())),
+            wire::schema::<HistoryItem>("HistoryItem"),
+            wire::schema::<HistoryPage>("HistoryPage"),
         ]
     }
 

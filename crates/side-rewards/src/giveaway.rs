@@ -20,7 +20,6 @@ use flash_types::Timestamp;
 use flash_types::side::{BoxFuture, SideService};
 use side_books::SideError;
 use side_books::sql::Tx;
-use side_books::step::Step;
 use side_campaign::entry::{self, Entered, Entrant};
 use side_campaign::life::Campaign;
 use side_campaign::shop::Shop;
@@ -42,11 +41,6 @@ pub fn services(shop: &Arc<Shop>) -> Vec<Arc<dyn SideService>> {
         Arc::clone(shop),
         Arc::new(House),
     ))]
-}
-
-/// What goes on by itself.
-pub fn steps(_shop: &Arc<Shop>) -> Vec<Arc<dyn Step>> {
-    Vec::new()
 }
 
 /// Who decides about entry and gives.

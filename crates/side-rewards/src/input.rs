@@ -1,11 +1,9 @@
-//! What the services of this crate read from requests, checked; and the end of their transactions.
+//! What the services of this crate read from requests, checked.
 
 use flash_types::BuyerId;
 use flash_types::bounds::PRICE_MINOR_MAX;
-use flash_types::side::{SideAnswer, SideProblem, SideRequest};
-use serde_json::Value;
-use side_books::sql::Tx;
-use side_books::{SideError, wire};
+use flash_types::side::{SideProblem, SideRequest};
+use side_books::wire;
 
 /// Longest reason, in characters.
 pub(crate) const REASON_CHARS_MAX: usize = 256;
@@ -57,36 +55,4 @@ pub(crate) fn state_parameter(
             words.join(", ")
         ))),
     }
-}
-
-/// A schema under its name, for the document.
-pub(crate) fn schema<T: utoipa::ToSchema + utoipa::PartialSchema>(
-    name: &'static str,
-) -> (&'static str, Value) {
-    let schema = serde_json::to_value(T::schema());
-    (name, schema.expect("a schema is plain JSON"))
-}
-
-/// Commits a yes, rolls a no back.
-pub(crate) async fn end(
-    tx: Tx,
-    answer: Result<SideAnswer, SideError>,
-) -> Result<SideAnswer, SideError> {
-    match answer {
-        Ok(answer) => {
-            tx.commit().await?;
-            Ok(answer)
-        }
-        Err(error) => {
-            tx.rollback().await;
-            Err(error)
-        }
-    }
-}
-
-/// A yes with a body of its own.
-pub(crate) fn json(status: u16, view: &impl serde::Serialize) -> Result<SideAnswer, SideError> {
-    let value = serde_json::to_value(view);
-    let value = value.map_err(|error| side_books::sql::SqlError::Broken(error.to_string()))?;
-    Ok(SideAnswer::json(status, &value))
 }

@@ -43,7 +43,6 @@ pub fn steps(shop: &Arc<Shop>) -> Vec<Arc<dyn Step>> {
     let steps = [
         coupons::steps(shop),
         prizes::steps(shop),
-        giveaway::steps(shop),
         grants::steps(shop),
     ];
     steps.into_iter().flatten().collect()

@@ -7,6 +7,7 @@ use sha2::{Digest as _, Sha256};
 use sqlx::AssertSqlSafe;
 
 use super::{Database, DatabaseKind, Get as _, Reads, SqlError, Tx, query};
+use crate::command::hex;
 
 /// A step of the tables: statements that end with `;` at the end of a line. `SERIAL_KEY` stands for the type of a primary
 /// key that counts by itself, the one thing that the two databases spell differently.
@@ -20,8 +21,7 @@ pub struct Migration {
 
 impl Migration {
     fn hash(&self) -> String {
-        let digest = Sha256::digest(self.sql.as_bytes());
-        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&Sha256::digest(self.sql.as_bytes()))
     }
 
     fn statements(&self, kind: DatabaseKind) -> Vec<String> {

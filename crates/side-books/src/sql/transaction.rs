@@ -327,6 +327,26 @@ impl Tx {
         }
     }
 
+    /// Commits what went well, rolls back what did not: a refusal leaves nothing.
+    ///
+    /// # Errors
+    /// What is given; of [`Tx::commit`].
+    ///
+    /// # Cancel safety
+    /// That of [`Tx::commit`].
+    pub async fn end<T, E: From<SqlError>>(self, done: Result<T, E>) -> Result<T, E> {
+        match done {
+            Ok(done) => {
+                self.commit().await?;
+                Ok(done)
+            }
+            Err(error) => {
+                self.rollback().await;
+                Err(error)
+            }
+        }
+    }
+
     /// Rolls back, and has done so when it returns, which dropping has not.
     ///
     /// # Cancel safety

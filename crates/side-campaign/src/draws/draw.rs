@@ -16,7 +16,7 @@
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
-use side_books::command::hex;
+use side_books::command::{hex, unhex};
 
 use super::Seed;
 
@@ -141,7 +141,7 @@ impl ListRoot {
 
     /// What was put away.
     pub fn parse(text: &str) -> Option<Self> {
-        super::verify::recompute::bytes_of(text).map(Self)
+        unhex(text).map(Self)
     }
 }
 

@@ -5,24 +5,23 @@ use std::sync::Arc;
 use flash_types::side::{
     BoxFuture, SideAnswer, SideEndpoint, SidePort, SideProblem, SideRequest, SideService, SideWho,
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 use side_books::{SideError, wire};
-use utoipa::PartialSchema as _;
 
 use super::{file, proof, winners};
 use crate::life::{self, Campaign};
 use crate::shop::Shop;
 use crate::state::State;
 
-/// Beside each line of [`ENDPOINTS`].
-#[derive(Debug, Clone, Copy)]
-enum Asked {
+/// In the order of [`ENDPOINTS`].
+#[derive(Clone, Copy)]
+enum Endpoint {
     AdminProofs,
     Proofs,
     Winners,
 }
 
-const ASKED: [Asked; 3] = [Asked::AdminProofs, Asked::Proofs, Asked::Winners];
+const ORDER: [Endpoint; 3] = [Endpoint::AdminProofs, Endpoint::Proofs, Endpoint::Winners];
 
 static ENDPOINTS: &[SideEndpoint] = &[
     SideEndpoint {
@@ -64,26 +63,28 @@ impl DrawsService {
         Self { shop }
     }
 
-    async fn answered(&self, request: &SideRequest) -> Result<SideAnswer, SideError> {
+    async fn run(&self, request: &SideRequest) -> Result<SideAnswer, SideError> {
+        let endpoint = ORDER.get(request.endpoint).copied();
+        let endpoint = endpoint.ok_or_else(|| SideProblem::not_found("endpoint"))?;
         let mut reads = self.shop.database.read().await?;
         let campaign = life::find(&mut reads, &request.path[0]).await?;
         let campaign = campaign.ok_or_else(|| SideProblem::not_found("campaign"))?;
         let limit = wire::limit(request)?;
         let cursor = request.parameter("cursor");
-        match ASKED[request.endpoint] {
-            Asked::AdminProofs => {
+        match endpoint {
+            Endpoint::AdminProofs => {
                 let file = proof::page(&mut reads, &campaign, cursor, limit).await?;
-                Ok(SideAnswer::json(200, &json!(file)))
+                Ok(SideAnswer::json(200, &file))
             }
-            Asked::Proofs => {
+            Endpoint::Proofs => {
                 public(&campaign)?;
                 if !is_over(campaign.state) {
                     return Err(not_revealed(&campaign).into());
                 }
                 let file = proof::page(&mut reads, &campaign, cursor, limit).await?;
-                Ok(SideAnswer::json(200, &json!(file)))
+                Ok(SideAnswer::json(200, &file))
             }
-            Asked::Winners => {
+            Endpoint::Winners => {
                 public(&campaign)?;
                 let after = cursor.map(winner_cursor).transpose()?;
                 let (list, rank) = after.unwrap_or(("", 0));
@@ -104,21 +105,18 @@ impl SideService for DrawsService {
 
     fn schemas(&self) -> Vec<(&'static str, Value)> {
         vec![
-            ("ProofFile", json!(file::ProofFile::schema())),
-            ("ProofVersion", json!(file::ProofVersion::schema())),
-            ("ProofRoot", json!(file::ProofRoot::schema())),
-            ("ProofTicket", json!(file::ProofTicket::schema())),
-            ("ProofDraw", json!(file::ProofDraw::schema())),
-            ("WinnerView", json!(winners::WinnerView::schema())),
-            ("WinnerPage", json!(winners::WinnerPage::schema())),
+            wire::schema::<file::ProofFile>("ProofFile"),
+            wire::schema::<file::ProofVersion>("ProofVersion"),
+            wire::schema::<file::ProofRoot>("ProofRoot"),
+            wire::schema::<file::ProofTicket>("ProofTicket"),
+            wire::schema::<file::ProofDraw>("ProofDraw"),
+            wire::schema::<winners::WinnerView>("WinnerView"),
+            wire::schema::<winners::WinnerPage>("WinnerPage"),
         ]
     }
 
     fn answer(&self, request: SideRequest) -> BoxFuture<'_, Result<SideAnswer, SideProblem>> {
-        Box::pin(async move {
-            let answered = self.answered(&request).await;
-            answered.map_err(SideError::into_problem)
-        })
+        Box::pin(async move { self.run(&request).await.map_err(SideError::into_problem) })
     }
 }
 

@@ -7,11 +7,11 @@ use flash_types::side::{
     BoxFuture, SideAnswer, SideEndpoint, SidePort, SideProblem, SideRequest, SideService, SideWho,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 use side_books::command::{self, Take};
-use side_books::sql::{Get as _, Reads as _, Row, SqlError, query};
+use side_books::sql::{Get as _, Reads as _, Row, SqlError, Tx, query};
 use side_books::{SideError, wire};
-use utoipa::{PartialSchema, ToSchema};
+use utoipa::ToSchema;
 
 use super::blocklist::checked_reason;
 use super::{Block, BlockList, EntryRefusal, block, queries, sign_up, unblock};
@@ -176,35 +176,35 @@ impl EntryService {
         Self { shop }
     }
 
-    async fn sign_up(&self, request: &SideRequest) -> Result<SideAnswer, SideError> {
-        let body: SignUp = wire::body(request)?;
-        let buyer = wire::buyer(request)?;
-        let mut tx = self.shop.database.begin().await?;
-        let scope = format!("POST sign-ups|{}|{}", request.path[0], buyer.as_str());
-        let key = wire::key(request)?;
-        let taken = match command::take(&mut tx, &scope, key, &request.body, request.now).await? {
-            Take::Fresh(taken) => taken,
-            Take::Replay(answer) => {
-                tx.rollback().await;
-                return Ok(answer);
+    async fn run(&self, request: &SideRequest) -> Result<SideAnswer, SideError> {
+        let endpoint = ORDER.get(request.endpoint).copied();
+        match endpoint.ok_or_else(|| SideProblem::not_found("endpoint"))? {
+            Endpoint::Blocks => self.blocks(request).await,
+            Endpoint::Participants => self.participants(request).await,
+            Endpoint::SignUp => {
+                let mut tx = self.shop.database.begin().await?;
+                let answer = sign_it_up(&mut tx, request).await;
+                tx.end(answer).await
             }
-        };
-        let campaign = life::find(&mut tx, &request.path[0]).await?;
-        let campaign = campaign.ok_or(SideError::from(EntryRefusal::NoSuchCampaign))?;
-        let (is_first, done_at) =
-            sign_up(&mut tx, &campaign, buyer, &body.task, request.now).await?;
-        let done = SignUpDone {
-            campaign: campaign.id,
-            task: body.task,
-            done_at,
-        };
-        let answer = SideAnswer::json(if is_first { 201 } else { 200 }, &json!(done));
-        taken.answered(&mut tx, &answer).await?;
-        tx.commit().await?;
-        Ok(answer)
+            Endpoint::Block => {
+                let mut tx = self.shop.database.begin().await?;
+                let answer = self.block(&mut tx, request, true).await;
+                tx.end(answer).await
+            }
+            Endpoint::Unblock => {
+                let mut tx = self.shop.database.begin().await?;
+                let answer = self.block(&mut tx, request, false).await;
+                tx.end(answer).await
+            }
+        }
     }
 
-    async fn block(&self, request: &SideRequest, is_on: bool) -> Result<SideAnswer, SideError> {
+    async fn block(
+        &self,
+        tx: &mut Tx,
+        request: &SideRequest,
+        is_on: bool,
+    ) -> Result<SideAnswer, SideError> {
         let [campaign, list, value] = &request.path;
         let list = BlockList::parse(list)?;
         let reason: BlockReason = if is_on && !request.body.is_empty() {
@@ -216,9 +216,7 @@ impl EntryService {
             list.stored(&self.shop.sealer, value)?,
             checked_reason(reason.reason)?,
         );
-        let mut tx = self.shop.database.begin().await?;
-        if life::find(&mut tx, campaign).await?.is_none() {
-            tx.rollback().await;
+        if life::find(tx, campaign).await?.is_none() {
             return Err(EntryRefusal::NoSuchCampaign.into());
         }
         let what = Block {
@@ -229,17 +227,16 @@ impl EntryService {
             reason: &reason,
         };
         let is_changed = if is_on {
-            block(&mut tx, &what, request.now).await?
+            block(tx, &what, request.now).await?
         } else {
-            unblock(&mut tx, &what, request.now).await?
+            unblock(tx, &what, request.now).await?
         };
-        tx.commit().await?;
         let blocked = Blocked {
             list: list.as_str(),
             is_blocked: is_on,
         };
         let status = if is_on && is_changed { 201 } else { 200 };
-        Ok(SideAnswer::json(status, &json!(blocked)))
+        Ok(SideAnswer::json(status, &blocked))
     }
 
     async fn blocks(&self, request: &SideRequest) -> Result<SideAnswer, SideError> {
@@ -295,6 +292,28 @@ impl EntryService {
     }
 }
 
+async fn sign_it_up(tx: &mut Tx, request: &SideRequest) -> Result<SideAnswer, SideError> {
+    let body: SignUp = wire::body(request)?;
+    let buyer = wire::buyer(request)?;
+    let scope = format!("POST sign-ups|{}|{}", request.path[0], buyer.as_str());
+    let key = wire::key(request)?;
+    let taken = match command::take(tx, &scope, key, &request.body, request.now).await? {
+        Take::Fresh(taken) => taken,
+        Take::Replay(answer) => return Ok(answer),
+    };
+    let campaign = life::find(tx, &request.path[0]).await?;
+    let campaign = campaign.ok_or(SideError::from(EntryRefusal::NoSuchCampaign))?;
+    let (is_first, done_at) = sign_up(tx, &campaign, buyer, &body.task, request.now).await?;
+    let done = SignUpDone {
+        campaign: campaign.id,
+        task: body.task,
+        done_at,
+    };
+    let answer = SideAnswer::json(if is_first { 201 } else { 200 }, &done);
+    taken.answered(tx, &answer).await?;
+    Ok(answer)
+}
+
 impl SideService for EntryService {
     fn endpoints(&self) -> &'static [SideEndpoint] {
         ENDPOINTS
@@ -302,29 +321,19 @@ impl SideService for EntryService {
 
     fn schemas(&self) -> Vec<(&'static str, Value)> {
         vec![
-            ("SignUp", json!(SignUp::schema())),
-            ("SignUpDone", json!(SignUpDone::schema())),
-            ("BlockReason", json!(BlockReason::schema())),
-            ("Blocked", json!(Blocked::schema())),
-            ("BlockItem", json!(BlockItem::schema())),
-            ("BlockPage", json!(BlockPage::schema())),
-            ("ParticipantItem", json!(ParticipantItem::schema())),
-            ("ParticipantPage", json!(ParticipantPage::schema())),
+            wire::schema::<SignUp>("SignUp"),
+            wire::schema::<SignUpDone>("SignUpDone"),
+            wire::schema::<BlockReason>("BlockReason"),
+            wire::schema::<Blocked>("Blocked"),
+            wire::schema::<BlockItem>("BlockItem"),
+            wire::schema::<BlockPage>("BlockPage"),
+            wire::schema::<ParticipantItem>("ParticipantItem"),
+            wire::schema::<ParticipantPage>("ParticipantPage"),
         ]
     }
 
     fn answer(&self, request: SideRequest) -> BoxFuture<'_, Result<SideAnswer, SideProblem>> {
-        Box::pin(async move {
-            let answered = match ORDER.get(request.endpoint) {
-                Some(Endpoint::SignUp) => self.sign_up(&request).await,
-                Some(Endpoint::Block) => self.block(&request, true).await,
-                Some(Endpoint::Unblock) => self.block(&request, false).await,
-                Some(Endpoint::Blocks) => self.blocks(&request).await,
-                Some(Endpoint::Participants) => self.participants(&request).await,
-                None => Err(SideProblem::not_found("endpoint").into()),
-            };
-            answered.map_err(SideError::into_problem)
-        })
+        Box::pin(async move { self.run(&request).await.map_err(SideError::into_problem) })
     }
 }
 

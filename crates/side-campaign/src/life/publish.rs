@@ -4,14 +4,14 @@
 use flash_types::side::SideRequest;
 use serde::Deserialize;
 use side_books::sql::{Get as _, Reads as _, Tx, query};
-use side_books::{SideError, budget, command, note, wire};
+use side_books::{SideError, budget, note, wire};
 use utoipa::ToSchema;
 
 use super::refusal::Refusal;
 use super::store::{Act, go, lock, put_version, seal_seed, written};
 use super::{Campaign, moves, queries, solvency};
 use crate::definition::Definition;
-use crate::draws::Seed;
+use crate::draws::{self, Seed};
 use crate::shop::Shop;
 use crate::state::State;
 
@@ -207,10 +207,9 @@ async fn commit_seed(
     seed: &Seed,
     act: Act<'_>,
 ) -> Result<(), SideError> {
-    use sha2::Digest as _;
     let update = query(queries::COMMIT_SEED)
         .bind(seal_seed(shop, &campaign.id, seed))
-        .bind(command::hex(&sha2::Sha256::digest(seed.0)))
+        .bind(draws::commitment(seed))
         .bind(act.now.0)
         .bind(campaign.id.clone());
     if tx.execute(update).await? != 1 {

@@ -1,7 +1,8 @@
 //! Schemas of bodies and answers, for the OpenAPI document.
 
 use serde_json::{Value, json};
-use utoipa::{PartialSchema, ToSchema};
+use side_books::wire::schema;
+use utoipa::ToSchema;
 
 use super::moves::CampaignMoveBody;
 use super::publish::CampaignPublishBody;
@@ -50,37 +51,32 @@ struct CampaignNotePage {
 /// All of them, by name.
 pub(super) fn all() -> Vec<(&'static str, Value)> {
     vec![
-        one::<Definition>("CampaignDefinition"),
-        one::<Eligibility>("Eligibility"),
-        one::<Reminders>("Reminders"),
-        one::<RiskRules>("RiskRules"),
-        one::<RiskAction>("RiskAction"),
-        one::<WrittenReward>("WrittenReward"),
-        one::<RewardType>("RewardType"),
-        one::<Finding>("CampaignFinding"),
-        one::<WorstLine>("WorstLine"),
-        one::<WorstCase>("WorstCase"),
-        one::<Worst>("Worst"),
-        one::<CampaignPublishBody>("CampaignPublishBody"),
-        one::<CampaignMoveBody>("CampaignMoveBody"),
-        one::<PlanBBody>("PlanBBody"),
-        one::<CampaignBudgetBody>("CampaignBudgetBody"),
+        schema::<Definition>("CampaignDefinition"),
+        schema::<Eligibility>("Eligibility"),
+        schema::<Reminders>("Reminders"),
+        schema::<RiskRules>("RiskRules"),
+        schema::<RiskAction>("RiskAction"),
+        schema::<WrittenReward>("WrittenReward"),
+        schema::<RewardType>("RewardType"),
+        schema::<Finding>("CampaignFinding"),
+        schema::<WorstLine>("WorstLine"),
+        schema::<WorstCase>("WorstCase"),
+        schema::<Worst>("Worst"),
+        schema::<CampaignPublishBody>("CampaignPublishBody"),
+        schema::<CampaignMoveBody>("CampaignMoveBody"),
+        schema::<PlanBBody>("PlanBBody"),
+        schema::<CampaignBudgetBody>("CampaignBudgetBody"),
         ("CampaignVersionBody", version_body()),
-        one::<CampaignAnswer>("CampaignAnswer"),
-        one::<AdminCampaign>("AdminCampaign"),
-        one::<CampaignBudget>("CampaignBudget"),
-        one::<CampaignLine>("CampaignLine"),
-        one::<CampaignVersion>("CampaignVersion"),
-        one::<CampaignNote>("CampaignNote"),
-        one::<CampaignPage>("CampaignPage"),
-        one::<CampaignVersionPage>("CampaignVersionPage"),
-        one::<CampaignNotePage>("CampaignNotePage"),
+        schema::<CampaignAnswer>("CampaignAnswer"),
+        schema::<AdminCampaign>("AdminCampaign"),
+        schema::<CampaignBudget>("CampaignBudget"),
+        schema::<CampaignLine>("CampaignLine"),
+        schema::<CampaignVersion>("CampaignVersion"),
+        schema::<CampaignNote>("CampaignNote"),
+        schema::<CampaignPage>("CampaignPage"),
+        schema::<CampaignVersionPage>("CampaignVersionPage"),
+        schema::<CampaignNotePage>("CampaignNotePage"),
     ]
-}
-
-fn one<T: PartialSchema>(name: &'static str) -> (&'static str, Value) {
-    let schema = serde_json::to_value(T::schema());
-    (name, schema.expect("a schema is plain JSON"))
 }
 
 /// Fields of a definition beside a reason: what is not there stays.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use flash_types::side::{
     BoxFuture, SideAnswer, SideEndpoint, SidePort, SideProblem, SideRequest, SideService, SideWho,
 };
-use serde::Serialize;
 use serde_json::Value;
 use side_books::command::{Take, take};
 use side_books::sql::{SqlError, Tx};
@@ -257,8 +256,11 @@ impl Life {
         let mut reader = self.shop.database.read().await?;
         let (id, now) = (&request.path[0], request.now);
         match verb {
-            Verb::Show => json(200, &view::public(&mut reader, id, now).await?),
-            Verb::Budget => json(200, &view::budget(&mut reader, id).await?),
+            Verb::Show => Ok(SideAnswer::json(
+                200,
+                &view::public(&mut reader, id, now).await?,
+            )),
+            Verb::Budget => Ok(SideAnswer::json(200, &view::budget(&mut reader, id).await?)),
             Verb::List | Verb::AdminList => {
                 let sql = if verb == Verb::List {
                     queries::LIST_PUBLIC
@@ -286,28 +288,18 @@ impl Life {
             | Verb::ByHand(_)
             | Verb::Change
             | Verb::PlanB
-            | Verb::AddToBudget => json(200, &view::admin(&mut reader, &self.shop, id, now).await?),
+            | Verb::AddToBudget => Ok(SideAnswer::json(
+                200,
+                &view::admin(&mut reader, &self.shop, id, now).await?,
+            )),
         }
     }
 
     /// A command in one transaction: done once per key, or not at all.
     async fn write(&self, verb: Verb, request: &SideRequest) -> Result<SideAnswer, SideError> {
         let mut tx = self.shop.database.begin().await?;
-        match self.command(&mut tx, verb, request).await {
-            Ok(answer) if answer.is_replay => {
-                tx.rollback().await;
-                Ok(answer)
-            }
-            Ok(answer) => {
-                tx.commit().await?;
-                Ok(answer)
-            }
-            Err(error @ SideError::Refused(_)) => {
-                tx.rollback().await;
-                Err(error)
-            }
-            Err(error @ SideError::Sql(_)) => Err(error),
-        }
+        let answer = self.command(&mut tx, verb, request).await;
+        tx.end(answer).await
     }
 
     async fn command(
@@ -345,7 +337,8 @@ impl Life {
         match verb {
             Verb::Draft => {
                 let id = publish::draft(tx, shop, request).await?;
-                let mut answer = json(201, &view::admin(tx, shop, &id, now).await?)?;
+                let view = view::admin(tx, shop, &id, now).await?;
+                let mut answer = SideAnswer::json(201, &view);
                 answer.location = Some(format!("/v1/admin/campaigns/{id}"));
                 return Ok(answer);
             }
@@ -356,7 +349,7 @@ impl Life {
             Verb::PlanB => versions::plan_b(tx, shop, request).await?,
             Verb::AddToBudget => {
                 versions::add_to_budget(tx, request).await?;
-                return json(200, &view::budget(tx, id).await?);
+                return Ok(SideAnswer::json(200, &view::budget(tx, id).await?));
             }
             // Reads change nothing.
             Verb::List
@@ -367,7 +360,10 @@ impl Life {
             | Verb::Budget
             | Verb::Notes => {}
         }
-        json(200, &view::admin(tx, shop, id, now).await?)
+        Ok(SideAnswer::json(
+            200,
+            &view::admin(tx, shop, id, now).await?,
+        ))
     }
 }
 
@@ -386,11 +382,6 @@ impl SideService for Life {
             answered.map_err(SideError::into_problem)
         })
     }
-}
-
-fn json(status: u16, value: &impl Serialize) -> Result<SideAnswer, SideError> {
-    let value = serde_json::to_value(value).map_err(|error| SqlError::Broken(error.to_string()))?;
-    Ok(SideAnswer::json(status, &value))
 }
 
 const _: () = assert!(VERBS.len() == ENDPOINTS.len());

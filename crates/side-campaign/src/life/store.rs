@@ -151,14 +151,8 @@ pub(super) fn open_seed(shop: &Shop, id: &str, sealed: &str) -> Result<Seed, Sql
     let broken = |what: &str| SqlError::Broken(format!("the seed of {id}: {what}"));
     let clear = shop.sealer.open(&seed_context(id), sealed);
     let clear = clear.map_err(|bad| broken(&bad.to_string()))?;
-    let mut seed = [0; 32];
-    let mut digits = clear.as_bytes().chunks_exact(2);
-    for byte in &mut seed {
-        let two = digits.next().and_then(|two| str::from_utf8(two).ok());
-        let read = two.and_then(|two| u8::from_str_radix(two, 16).ok());
-        *byte = read.ok_or_else(|| broken("is not 64 digits"))?;
-    }
-    Ok(Seed(seed))
+    let seed = side_books::command::unhex(&clear);
+    seed.map(Seed).ok_or_else(|| broken("is not 64 digits"))
 }
 
 fn seed_context(id: &str) -> String {

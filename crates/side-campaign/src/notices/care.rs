@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use flash_types::side::{BoxFuture, SideAnswer};
 use flash_types::{SaleId, Timestamp};
-use serde::Deserialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 use side_books::note::{self, Note};
 use side_books::sql::{Get as _, Reads as _, Row, Tx};
 use side_books::step::Step;
@@ -66,6 +65,18 @@ impl CareBody {
     }
 }
 
+/// A care message that is being sent.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Care {
+    care_id: String,
+    /// Orders paid from then on.
+    #[schema(value_type = String, format = DateTime)]
+    paid_after: Timestamp,
+    /// Orders paid before then.
+    #[schema(value_type = String, format = DateTime)]
+    paid_before: Timestamp,
+}
+
 /// Writes a care message down to be sent.
 pub(super) async fn begin(
     tx: &mut Tx,
@@ -98,11 +109,12 @@ pub(super) async fn begin(
         detail: &body.text,
     };
     note::write(tx, &note, now).await?;
-    let (after, before) = (after.text(), before.text());
-    Ok(SideAnswer::json(
-        202,
-        &json!({"care_id": care_id, "paid_after": after.as_str(), "paid_before": before.as_str()}),
-    ))
+    let begun = Care {
+        care_id,
+        paid_after: after,
+        paid_before: before,
+    };
+    Ok(SideAnswer::json(202, &begun))
 }
 
 /// Sends care messages.

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use flash_types::side::{BoxFuture, SideAnswer};
 use flash_types::{BuyerId, Timestamp};
-use serde_json::json;
+use serde::Serialize;
 use side_books::SideError;
 use side_books::sql::{Get as _, Reads as _, Tx};
 use side_books::step::Step;
+
+use utoipa::ToSchema;
 
 use super::calendar::{Calendar, Planned, Stage, Subject};
 use super::outbox::{ToBuyer, put};
@@ -22,6 +24,24 @@ const PIECE: i64 = 200;
 const CHECK_EVERY: Duration = Duration::from_secs(30);
 /// Starts looked at in one step.
 const CHECKS: i64 = 20;
+
+/// The buyer will be reminded.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ReminderSubscription {
+    subscribed: bool,
+    /// As planned at present.
+    #[schema(value_type = String, format = DateTime)]
+    starts_at: Timestamp,
+    /// When, as planned at present; what has passed already is left out.
+    #[schema(value_type = Vec<String>)]
+    remind_at: Vec<Timestamp>,
+}
+
+/// The buyer will not be reminded.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ReminderCancelled {
+    subscribed: bool,
+}
 
 /// Puts a buyer on the list of those who are reminded.
 pub(super) async fn subscribe(
@@ -52,16 +72,14 @@ pub(super) async fn subscribe(
     let insert = queries::subscribe(&name, buyer.as_str(), planned.starts_at.0, now.0);
     let is_new = tx.execute(insert).await? == 1;
     insert_rounds(tx, &name, &planned, now).await?;
-    let remind_at: Vec<_> = dues(&planned)
-        .map(|(_, due)| due)
-        .filter(|due| *due >= now)
-        .map(|due| due.text().as_str().to_owned())
-        .collect();
-    let starts_at = planned.starts_at.text().as_str().to_owned();
-    Ok(SideAnswer::json(
-        if is_new { 201 } else { 200 },
-        &json!({"subscribed": true, "starts_at": starts_at, "remind_at": remind_at}),
-    ))
+    let remind_at = dues(&planned).map(|(_, due)| due);
+    let subscription = ReminderSubscription {
+        subscribed: true,
+        starts_at: planned.starts_at,
+        remind_at: remind_at.filter(|due| *due >= now).collect(),
+    };
+    let status = if is_new { 201 } else { 200 };
+    Ok(SideAnswer::json(status, &subscription))
 }
 
 /// Takes a buyer off the list; reminders that wait are withdrawn.
@@ -75,7 +93,8 @@ pub(super) async fn unsubscribe(
         .await?;
     tx.execute(queries::withdraw_reminders(buyer.as_str(), &name))
         .await?;
-    Ok(SideAnswer::json(200, &json!({"subscribed": false})))
+    let cancelled = ReminderCancelled { subscribed: false };
+    Ok(SideAnswer::json(200, &cancelled))
 }
 
 /// Each sending with its time, by seconds before the start.

@@ -2,24 +2,24 @@
 
 use std::sync::Arc;
 
-use flash_types::SaleId;
 use flash_types::side::{
     BoxFuture, SideAnswer, SideEndpoint, SidePort, SideProblem, SideRequest, SideService, SideWho,
 };
+use flash_types::{SaleId, Timestamp};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use side_books::command::{self, Take};
 use side_books::sql::{Get as _, Reads as _, Tx};
 use side_books::{SideError, wire};
-use utoipa::{PartialSchema, ToSchema};
+use utoipa::ToSchema;
 
 use super::calendar::{Calendar, Subject};
-use super::care::{self, CareBody};
+use super::care::{self, Care, CareBody};
 use super::figures::{Figures, KindFigures, figures};
 use super::queries;
 use super::refusal::Refusal;
-use super::reminders::{subscribe, unsubscribe};
-use super::verification::{self, CodeBody, Confirmed, PhoneBody};
+use super::reminders::{ReminderCancelled, ReminderSubscription, subscribe, unsubscribe};
+use super::verification::{self, CodeBody, Confirmed, PhoneBody, Verification, Verified};
 use crate::life;
 use crate::shop::Shop;
 
@@ -167,58 +167,11 @@ static ENDPOINTS: &[SideEndpoint] = &[
     },
 ];
 
-/// A code is on its way.
-#[derive(Serialize, ToSchema)]
-#[allow(dead_code, reason = "only its schema is used")]
-struct Verification {
-    verification_id: String,
-    /// RFC 3339.
-    expires_at: String,
-}
-
-/// The number is verified.
-#[derive(Serialize, ToSchema)]
-#[allow(dead_code, reason = "only its schema is used")]
-struct Verified {
-    /// RFC 3339.
-    verified_at: String,
-}
-
-/// The buyer will be reminded.
-#[derive(Serialize, ToSchema)]
-#[allow(dead_code, reason = "only its schema is used")]
-struct ReminderSubscription {
-    subscribed: bool,
-    /// As planned at present, RFC 3339.
-    starts_at: String,
-    /// When, as planned at present, RFC 3339; what has passed already is left out.
-    remind_at: Vec<String>,
-}
-
-/// The buyer will not be reminded.
-#[derive(Serialize, ToSchema)]
-#[allow(dead_code, reason = "only its schema is used")]
-struct ReminderCancelled {
-    subscribed: bool,
-}
-
-/// A care message that is being sent.
-#[derive(Serialize, ToSchema)]
-#[allow(dead_code, reason = "only its schema is used")]
-struct Care {
-    care_id: String,
-    /// RFC 3339.
-    paid_after: String,
-    /// RFC 3339.
-    paid_before: String,
-}
-
 /// When it was opened first.
 #[derive(Serialize, ToSchema)]
-#[allow(dead_code, reason = "only its schema is used")]
 struct NoticeOpened {
-    /// RFC 3339.
-    opened_at: String,
+    #[schema(value_type = String, format = DateTime)]
+    opened_at: Timestamp,
 }
 
 /// Answers for notices.
@@ -240,22 +193,9 @@ impl NoticeService {
             return self.figures(of, &request.path[0]).await;
         }
         let mut tx = self.shop.database.begin().await?;
-        match self.answer_in(&mut tx, endpoint, request).await {
-            Ok(Ok(answer)) => {
-                tx.commit().await?;
-                Ok(answer)
-            }
-            // A no that is written down: a try was used.
-            Ok(Err(refusal)) => {
-                tx.commit().await?;
-                Err(refusal.into())
-            }
-            Err(error @ SideError::Refused(_)) => {
-                tx.rollback().await;
-                Err(error)
-            }
-            Err(error @ SideError::Sql(_)) => Err(error),
-        }
+        let answer = self.answer_in(&mut tx, endpoint, request).await;
+        // A no that is written down is committed too: a try was used.
+        Ok(tx.end(answer).await??)
     }
 
     async fn answer_in(
@@ -292,9 +232,10 @@ impl NoticeService {
             Endpoint::Opened => {
                 let row = tx.row(queries::open(name, now.0)).await?;
                 let row = row.ok_or(Refusal::NotFound("notice"))?;
-                let at = flash_types::Timestamp(row.int("opened_at_ms")?);
-                let answer = json!({"opened_at": at.text().as_str()});
-                Ok(Ok(SideAnswer::json(200, &answer)))
+                let opened = NoticeOpened {
+                    opened_at: Timestamp(row.int("opened_at_ms")?),
+                };
+                Ok(Ok(SideAnswer::json(200, &opened)))
             }
             Endpoint::Figures(of) => Ok(Ok(self.figures(of, name).await?)),
         }
@@ -318,7 +259,7 @@ impl NoticeService {
             }
         };
         let counted = figures(&mut reader, &subject, currency.as_str()).await?;
-        Ok(SideAnswer::json(200, &json!(counted)))
+        Ok(SideAnswer::json(200, &counted))
     }
 
     async fn care(
@@ -354,11 +295,6 @@ impl Of {
     }
 }
 
-fn schema<T: PartialSchema>(name: &'static str) -> (&'static str, Value) {
-    // Made of maps and texts: there is nothing that JSON could not hold.
-    (name, serde_json::to_value(T::schema()).unwrap_or_default())
-}
-
 impl SideService for NoticeService {
     fn endpoints(&self) -> &'static [SideEndpoint] {
         ENDPOINTS
@@ -366,17 +302,17 @@ impl SideService for NoticeService {
 
     fn schemas(&self) -> Vec<(&'static str, Value)> {
         vec![
-            schema::<PhoneBody>("VerificationRequest"),
-            schema::<Verification>("Verification"),
-            schema::<CodeBody>("VerificationCode"),
-            schema::<Verified>("Verified"),
-            schema::<ReminderSubscription>("ReminderSubscription"),
-            schema::<ReminderCancelled>("ReminderCancelled"),
-            schema::<CareBody>("CareRequest"),
-            schema::<Care>("Care"),
-            schema::<NoticeOpened>("NoticeOpened"),
-            schema::<Figures>("NoticeFigures"),
-            schema::<KindFigures>("KindFigures"),
+            wire::schema::<PhoneBody>("VerificationRequest"),
+            wire::schema::<Verification>("Verification"),
+            wire::schema::<CodeBody>("VerificationCode"),
+            wire::schema::<Verified>("Verified"),
+            wire::schema::<ReminderSubscription>("ReminderSubscription"),
+            wire::schema::<ReminderCancelled>("ReminderCancelled"),
+            wire::schema::<CareBody>("CareRequest"),
+            wire::schema::<Care>("Care"),
+            wire::schema::<NoticeOpened>("NoticeOpened"),
+            wire::schema::<Figures>("NoticeFigures"),
+            wire::schema::<KindFigures>("KindFigures"),
         ]
     }
 

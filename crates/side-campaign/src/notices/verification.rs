@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use flash_types::side::SideAnswer;
 use flash_types::{BuyerId, Timestamp};
-use serde::Deserialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 use side_books::sql::{Get as _, Reads as _, SqlError, Tx};
 use side_books::{SideError, id};
 use utoipa::ToSchema;
@@ -19,6 +18,7 @@ use super::outbox::{URGENT, send_until, withdraw};
 use super::phone::normal;
 use super::refusal::Refusal;
 use super::{Notice, Recipient, queries};
+use crate::entry;
 use crate::shop::Shop;
 
 /// How long a code is good.
@@ -30,7 +30,7 @@ const CODES: u32 = 1_000_000;
 
 /// So many within so long.
 type Limits = [(i64, Duration); 3];
-/// For one buyer, and for one number.
+/// For one buyer.
 const LIMITS: Limits = [
     (1, Duration::from_secs(60)),
     (5, Duration::from_secs(3_600)),
@@ -63,6 +63,21 @@ pub(super) struct PhoneBody {
 pub(super) struct CodeBody {
     /// Six digits.
     code: String,
+}
+
+/// A code is on its way.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Verification {
+    verification_id: String,
+    #[schema(value_type = String, format = DateTime)]
+    expires_at: Timestamp,
+}
+
+/// The number is verified.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Verified {
+    #[schema(value_type = String, format = DateTime)]
+    verified_at: Timestamp,
 }
 
 /// Sends a code.
@@ -105,10 +120,11 @@ pub(super) async fn ask(
         due_at: now,
     };
     send_until(tx, shop, &notice, Some(expires_at), now).await?;
-    Ok(SideAnswer::json(
-        202,
-        &json!({"verification_id": verification_id, "expires_at": expires_at.text().as_str()}),
-    ))
+    let asked = Verification {
+        verification_id,
+        expires_at,
+    };
+    Ok(SideAnswer::json(202, &asked))
 }
 
 /// What a confirmation found; all but [`Confirmed::Refused`] is to be committed.
@@ -156,7 +172,7 @@ pub(super) async fn confirm(
 }
 
 fn verified(at: Timestamp) -> SideAnswer {
-    SideAnswer::json(200, &json!({"verified_at": at.text().as_str()}))
+    SideAnswer::json(200, &Verified { verified_at: at })
 }
 
 async fn why_no_try(
@@ -230,7 +246,10 @@ async fn count(
         (scope("ask|phone", phone_hash), PHONE_LIMITS),
     ];
     if let Some(address) = address {
-        scopes.push((scope("ask|address", &network(address)), ADDRESS_LIMITS));
+        scopes.push((
+            scope("ask|address", &entry::network(address).to_string()),
+            ADDRESS_LIMITS,
+        ));
     }
     // In one order everywhere, so that two asks never wait for each other in a circle.
     scopes.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
@@ -252,17 +271,6 @@ async fn count(
     } else {
         // Nothing of this is kept: a refused ask does not count.
         Err(Refusal::TooOften(wait).into())
-    }
-}
-
-/// An address of IPv4; of IPv6 the /64, since one line has all of it.
-fn network(address: IpAddr) -> String {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
-        }
     }
 }
 
@@ -306,7 +314,7 @@ mod tests {
 
     #[test]
     fn addresses_count_by_what_one_line_has() {
-        let of = |text: &str| network(text.parse().unwrap());
+        let of = |text: &str| entry::network(text.parse().unwrap());
         assert_eq!(of("2001:db8:1:2:3::1"), of("2001:db8:1:2:ffff::9"));
         assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
         assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));

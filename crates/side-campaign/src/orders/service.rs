@@ -21,9 +21,9 @@ use super::wire::{
 use super::{find, lines, of_buyer, refunds};
 use crate::shop::Shop;
 
-/// Which endpoint, in the order of [`ENDPOINTS`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Route {
+/// In the order of [`ENDPOINTS`].
+#[derive(Clone, Copy)]
+enum Endpoint {
     Record,
     List,
     Show,
@@ -31,15 +31,15 @@ enum Route {
     Refund,
 }
 
-const ROUTES: [Route; 5] = [
-    Route::Record,
-    Route::List,
-    Route::Show,
-    Route::Receive,
-    Route::Refund,
+const ORDER: [Endpoint; 5] = [
+    Endpoint::Record,
+    Endpoint::List,
+    Endpoint::Show,
+    Endpoint::Receive,
+    Endpoint::Refund,
 ];
 
-static ENDPOINTS: [SideEndpoint; ROUTES.len()] = [
+static ENDPOINTS: &[SideEndpoint] = &[
     SideEndpoint {
         method: "POST",
         path: "/v1/orders",
@@ -101,59 +101,57 @@ impl Orders {
         Self { shop }
     }
 
-    async fn serve(&self, request: SideRequest) -> Result<SideAnswer, SideError> {
-        let route = ROUTES.get(request.endpoint);
-        match route.ok_or_else(|| SideProblem::not_found("endpoint"))? {
-            Route::Record => self.record(&request).await,
-            Route::List => self.list(&request).await,
-            Route::Show => self.show(&request).await,
-            Route::Receive => self.receive(&request).await,
-            Route::Refund => self.refund(&request).await,
+    async fn run(&self, request: &SideRequest) -> Result<SideAnswer, SideError> {
+        let endpoint = ORDER.get(request.endpoint).copied();
+        match endpoint.ok_or_else(|| SideProblem::not_found("endpoint"))? {
+            Endpoint::List => self.list(request).await,
+            Endpoint::Show => self.show(request).await,
+            Endpoint::Record => {
+                let mut tx = self.shop.database.begin().await?;
+                let answer = self.record(&mut tx, request).await;
+                tx.end(answer).await
+            }
+            Endpoint::Receive => {
+                let mut tx = self.shop.database.begin().await?;
+                let answer = self.receive(&mut tx, request).await;
+                tx.end(answer).await
+            }
+            Endpoint::Refund => {
+                let mut tx = self.shop.database.begin().await?;
+                let answer = self.refund(&mut tx, request).await;
+                tx.end(answer).await
+            }
         }
     }
 
-    async fn record(&self, request: &SideRequest) -> Result<SideAnswer, SideError> {
+    async fn record(&self, tx: &mut Tx, request: &SideRequest) -> Result<SideAnswer, SideError> {
         let key = wire::key(request)?;
         let sent: NewOrder = wire::body(request)?;
         let is_time_told = sent.paid_at.is_some();
         let entry = sent.checked(request.now)?;
-        let mut tx = self.shop.database.begin().await?;
         let scope = "POST /v1/orders|storefront";
-        let taken = match command::take(&mut tx, scope, key, &request.body, request.now).await? {
+        let taken = match command::take(tx, scope, key, &request.body, request.now).await? {
             Take::Fresh(taken) => taken,
-            Take::Replay(answer) => {
-                tx.rollback().await;
-                return Ok(answer);
-            }
+            Take::Replay(answer) => return Ok(answer),
         };
-        let status = if is_of_engine(&entry.order_id) {
-            match find(&mut tx, &entry.order_id).await? {
-                Some(_) => Ok(200),
-                None => Err(Refusal::NotConfirmed),
-            }
+        let is_new = if is_of_engine(&entry.order_id) {
+            let known = find(tx, &entry.order_id).await?;
+            known.ok_or(Refusal::NotConfirmed)?;
+            false
         } else {
-            match book::record(&mut tx, &self.shop, &entry, request.now).await? {
-                Recorded::New(_) => Ok(201),
-                Recorded::Known => Ok(200),
+            match book::record(tx, &self.shop, &entry, request.now).await? {
+                Recorded::New(_) => true,
+                Recorded::Known => false,
             }
         };
-        let status = match status {
-            Ok(200) if !is_same(&mut tx, &entry, is_time_told).await? => Err(Refusal::OtherOrder),
-            status => status,
-        };
-        let status = match status {
-            Ok(status) => status,
-            Err(refusal) => {
-                tx.rollback().await;
-                return Err(refusal.into());
-            }
-        };
-        let mut answer = shown(&mut tx, &entry.order_id, status).await?;
-        if status == 201 {
+        if !is_new && !is_same(tx, &entry, is_time_told).await? {
+            return Err(Refusal::OtherOrder.into());
+        }
+        let mut answer = shown(tx, &entry.order_id, if is_new { 201 } else { 200 }).await?;
+        if is_new {
             answer.location = Some(format!("/v1/orders/{}", entry.order_id));
         }
-        taken.answered(&mut tx, &answer).await?;
-        tx.commit().await?;
+        taken.answered(tx, &answer).await?;
         Ok(answer)
     }
 
@@ -179,7 +177,7 @@ impl Orders {
         shown(&mut reader, &request.path[0], 200).await
     }
 
-    async fn receive(&self, request: &SideRequest) -> Result<SideAnswer, SideError> {
+    async fn receive(&self, tx: &mut Tx, request: &SideRequest) -> Result<SideAnswer, SideError> {
         let sent = OrderReceived { received_at: None };
         let sent = if request.body.is_empty() {
             sent
@@ -188,12 +186,11 @@ impl Orders {
         };
         let at = past("received_at", sent.received_at, request.now)?;
         let order_id = &request.path[0];
-        let mut tx = self.shop.database.begin().await?;
-        let received = book::receive(&mut tx, &self.shop, order_id, at, request.now).await;
-        self.finish(tx, received.map(drop), order_id).await
+        book::receive(tx, &self.shop, order_id, at, request.now).await?;
+        shown(tx, order_id, 200).await
     }
 
-    async fn refund(&self, request: &SideRequest) -> Result<SideAnswer, SideError> {
+    async fn refund(&self, tx: &mut Tx, request: &SideRequest) -> Result<SideAnswer, SideError> {
         let sent: NewOrderRefund = wire::body(request)?;
         let units = sent.checked()?;
         let order_id = &request.path[0];
@@ -204,30 +201,8 @@ impl Orders {
             at: request.now,
             told_by: Source::Shop,
         };
-        let mut tx = self.shop.database.begin().await?;
-        let refunded = book::refund_money(&mut tx, &self.shop, &refund, &units, request.now).await;
-        self.finish(tx, refunded.map(drop), order_id).await
-    }
-
-    /// Commits a change and shows the order, or leaves everything as it was.
-    async fn finish(
-        &self,
-        mut tx: Tx,
-        done: Result<(), SideError>,
-        order_id: &str,
-    ) -> Result<SideAnswer, SideError> {
-        match done {
-            Ok(()) => {
-                let answer = shown(&mut tx, order_id, 200).await?;
-                tx.commit().await?;
-                Ok(answer)
-            }
-            Err(SideError::Refused(problem)) => {
-                tx.rollback().await;
-                Err(SideError::Refused(problem))
-            }
-            Err(SideError::Sql(error)) => Err(error.into()),
-        }
+        book::refund_money(tx, &self.shop, &refund, &units, request.now).await?;
+        shown(tx, order_id, 200).await
     }
 }
 
@@ -261,13 +236,12 @@ async fn shown(
     let lines = lines(reads, order_id).await?;
     let refunds = refunds(reads, order_id, REFUNDS_SHOWN_MAX).await?;
     let view = OrderView::whole(order, lines, refunds);
-    let view = serde_json::to_value(view).unwrap_or_default();
     Ok(SideAnswer::json(status, &view))
 }
 
 impl SideService for Orders {
     fn endpoints(&self) -> &'static [SideEndpoint] {
-        &ENDPOINTS
+        ENDPOINTS
     }
 
     fn schemas(&self) -> Vec<(&'static str, Value)> {
@@ -275,6 +249,6 @@ impl SideService for Orders {
     }
 
     fn answer(&self, request: SideRequest) -> BoxFuture<'_, Result<SideAnswer, SideProblem>> {
-        Box::pin(async move { self.serve(request).await.map_err(SideError::into_problem) })
+        Box::pin(async move { self.run(&request).await.map_err(SideError::into_problem) })
     }
 }

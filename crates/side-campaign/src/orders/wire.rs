@@ -4,8 +4,8 @@ use flash_types::side::SideProblem;
 use flash_types::{BuyerId, Currency, ItemId, RefundRef, ReservationId, Timestamp, bounds};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use side_books::wire::within;
-use utoipa::{PartialSchema, ToSchema};
+use side_books::wire::{schema, within};
+use utoipa::ToSchema;
 
 use super::{Entry, EntryLine, OrderLine, OrderRefund, Source};
 use crate::fact::Order;
@@ -304,19 +304,15 @@ pub fn cursor(text: &str) -> Result<(Timestamp, &str), SideProblem> {
 
 /// All schemas by name.
 pub fn schemas() -> Vec<(&'static str, Value)> {
-    fn of<T: PartialSchema>() -> Value {
-        // A schema always serializes: its keys are strings.
-        serde_json::to_value(T::schema()).unwrap_or_default()
-    }
     vec![
-        ("NewOrder", of::<NewOrder>()),
-        ("NewOrderLine", of::<NewOrderLine>()),
-        ("OrderReceived", of::<OrderReceived>()),
-        ("NewOrderRefund", of::<NewOrderRefund>()),
-        ("OrderRefundLine", of::<OrderRefundLine>()),
-        ("OrderView", of::<OrderView>()),
-        ("OrderLineView", of::<OrderLineView>()),
-        ("OrderRefundView", of::<OrderRefundView>()),
-        ("OrderList", of::<OrderList>()),
+        schema::<NewOrder>("NewOrder"),
+        schema::<NewOrderLine>("NewOrderLine"),
+        schema::<OrderReceived>("OrderReceived"),
+        schema::<NewOrderRefund>("NewOrderRefund"),
+        schema::<OrderRefundLine>("OrderRefundLine"),
+        schema::<OrderView>("OrderView"),
+        schema::<OrderLineView>("OrderLineView"),
+        schema::<OrderRefundView>("OrderRefundView"),
+        schema::<OrderList>("OrderList"),
     ]
 }

@@ -7,11 +7,11 @@ use flash_types::side::{
     BoxFuture, SideAnswer, SideEndpoint, SidePort, SideProblem, SideRequest, SideService, SideWho,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 use side_books::command::{self, Take};
-use side_books::sql::{Get as _, Reads as _, Row, SqlError, query};
+use side_books::sql::{Get as _, Reads as _, Row, SqlError, Tx, query};
 use side_books::{SideError, wire};
-use utoipa::{PartialSchema, ToSchema};
+use utoipa::ToSchema;
 
 use super::{Decide, Decision, decide, queries};
 use crate::shop::Shop;
@@ -117,6 +117,18 @@ impl RiskService {
         Self { shop }
     }
 
+    async fn run(&self, request: &SideRequest) -> Result<SideAnswer, SideError> {
+        let endpoint = ORDER.get(request.endpoint).copied();
+        match endpoint.ok_or_else(|| SideProblem::not_found("endpoint"))? {
+            Endpoint::Verdicts => self.verdicts(request).await,
+            Endpoint::Decide => {
+                let mut tx = self.shop.database.begin().await?;
+                let answer = self.decide(&mut tx, request).await;
+                tx.end(answer).await
+            }
+        }
+    }
+
     async fn verdicts(&self, request: &SideRequest) -> Result<SideAnswer, SideError> {
         let limit = wire::limit(request)?;
         let bad_cursor =
@@ -147,7 +159,7 @@ impl RiskService {
         }))
     }
 
-    async fn decide(&self, request: &SideRequest) -> Result<SideAnswer, SideError> {
+    async fn decide(&self, tx: &mut Tx, request: &SideRequest) -> Result<SideAnswer, SideError> {
         let body: VerdictDecide = wire::body(request)?;
         let decision = parse("decision", &body.decision)?;
         let replaces = body.replaces.as_deref();
@@ -156,14 +168,10 @@ impl RiskService {
         wire::within("the length of reason", length, 1, 500)?;
         let who = wire::who(request);
         let scope = format!("POST verdicts/decide|{}|{who}", request.path[0]);
-        let mut tx = self.shop.database.begin().await?;
         let key = wire::key(request)?;
-        let taken = match command::take(&mut tx, &scope, key, &request.body, request.now).await? {
+        let taken = match command::take(tx, &scope, key, &request.body, request.now).await? {
             Take::Fresh(taken) => taken,
-            Take::Replay(answer) => {
-                tx.rollback().await;
-                return Ok(answer);
-            }
+            Take::Replay(answer) => return Ok(answer),
         };
         let order = Decide {
             verdict: &request.path[0],
@@ -172,15 +180,7 @@ impl RiskService {
             reason: &body.reason,
             who,
         };
-        let decided = decide(&mut tx, &self.shop.verdict_listeners, &order, request.now).await;
-        let decided = match decided {
-            Ok(decided) => decided,
-            Err(refused @ SideError::Refused(_)) => {
-                tx.rollback().await;
-                return Err(refused);
-            }
-            Err(error) => return Err(error),
-        };
+        let decided = decide(tx, &self.shop.verdict_listeners, &order, request.now).await?;
         let answer = VerdictDecided {
             verdict: request.path[0].clone(),
             campaign: decided.campaign,
@@ -189,9 +189,8 @@ impl RiskService {
             standing: decided.standing.as_verdict().unwrap_or("ALLOW"),
             is_shadow: decided.is_shadow,
         };
-        let answer = SideAnswer::json(200, &json!(answer));
-        taken.answered(&mut tx, &answer).await?;
-        tx.commit().await?;
+        let answer = SideAnswer::json(200, &answer);
+        taken.answered(tx, &answer).await?;
         Ok(answer)
     }
 }
@@ -203,22 +202,15 @@ impl SideService for RiskService {
 
     fn schemas(&self) -> Vec<(&'static str, Value)> {
         vec![
-            ("VerdictItem", json!(VerdictItem::schema())),
-            ("VerdictPage", json!(VerdictPage::schema())),
-            ("VerdictDecide", json!(VerdictDecide::schema())),
-            ("VerdictDecided", json!(VerdictDecided::schema())),
+            wire::schema::<VerdictItem>("VerdictItem"),
+            wire::schema::<VerdictPage>("VerdictPage"),
+            wire::schema::<VerdictDecide>("VerdictDecide"),
+            wire::schema::<VerdictDecided>("VerdictDecided"),
         ]
     }
 
     fn answer(&self, request: SideRequest) -> BoxFuture<'_, Result<SideAnswer, SideProblem>> {
-        Box::pin(async move {
-            let answered = match ORDER.get(request.endpoint) {
-                Some(Endpoint::Verdicts) => self.verdicts(&request).await,
-                Some(Endpoint::Decide) => self.decide(&request).await,
-                None => Err(SideProblem::not_found("endpoint").into()),
-            };
-            answered.map_err(SideError::into_problem)
-        })
+        Box::pin(async move { self.run(&request).await.map_err(SideError::into_problem) })
     }
 }
 

@@ -99,9 +99,9 @@ impl SideService for Reports {
 
     fn schemas(&self) -> Vec<(&'static str, Value)> {
         vec![
-            ("DailyReport", schema::<DailyReport>()),
-            ("DailyReportNote", schema::<DailyReportNote>()),
-            ("DailyReportNoteBody", schema::<DailyReportNoteBody>()),
+            wire::schema::<DailyReport>("DailyReport"),
+            wire::schema::<DailyReportNote>("DailyReportNote"),
+            wire::schema::<DailyReportNoteBody>("DailyReportNoteBody"),
         ]
     }
 
@@ -168,7 +168,7 @@ impl Reports {
             made_at: report.made_at.to_string(),
             notes,
         };
-        Ok(SideAnswer::json(200, &json!(shown)))
+        Ok(SideAnswer::json(200, &shown))
     }
 
     async fn campaign(&self, campaign_id: &str) -> Result<Campaign, SideError> {
@@ -258,7 +258,7 @@ impl Reports {
             text: body.text,
             at: request.now.to_string(),
         };
-        Ok(SideAnswer::json(201, &json!(shown)))
+        Ok(SideAnswer::json(201, &shown))
     }
 }
 
@@ -316,8 +316,4 @@ fn quoted(cell: &str) -> String {
     } else {
         cell.to_owned()
     }
-}
-
-fn schema<T: ToSchema + utoipa::PartialSchema>() -> Value {
-    serde_json::to_value(T::schema()).unwrap_or_default()
 }

@@ -125,22 +125,22 @@ impl Coupons {
             Endpoint::Lock => {
                 let mut tx = self.shop.database.begin().await?;
                 let answer = lock_it(&mut tx, request).await;
-                input::end(tx, answer).await
+                tx.end(answer).await
             }
             Endpoint::Use => {
                 let mut tx = self.shop.database.begin().await?;
                 let answer = use_it(&mut tx, request).await;
-                input::end(tx, answer).await
+                tx.end(answer).await
             }
             Endpoint::Unlock => {
                 let mut tx = self.shop.database.begin().await?;
                 let answer = unlock_it(&mut tx, request).await;
-                input::end(tx, answer).await
+                tx.end(answer).await
             }
             Endpoint::Revoke => {
                 let mut tx = self.shop.database.begin().await?;
                 let answer = revoke_it(&mut tx, request).await;
-                input::end(tx, answer).await
+                tx.end(answer).await
             }
         }
     }
@@ -202,7 +202,7 @@ async fn lock_it(tx: &mut Tx, request: &SideRequest) -> Result<SideAnswer, SideE
         request.now,
     )
     .await?;
-    input::json(200, &view)
+    Ok(SideAnswer::json(200, &view))
 }
 
 async fn use_it(tx: &mut Tx, request: &SideRequest) -> Result<SideAnswer, SideError> {
@@ -222,7 +222,7 @@ async fn use_it(tx: &mut Tx, request: &SideRequest) -> Result<SideAnswer, SideEr
         request.now,
     )
     .await?;
-    input::json(200, &view)
+    Ok(SideAnswer::json(200, &view))
 }
 
 async fn unlock_it(tx: &mut Tx, request: &SideRequest) -> Result<SideAnswer, SideError> {
@@ -230,7 +230,7 @@ async fn unlock_it(tx: &mut Tx, request: &SideRequest) -> Result<SideAnswer, Sid
     input::id("order_id", &body.order_id)?;
     let coupon = &request.path[0];
     let view = unlock(tx, coupon, buyer.as_str(), &body.order_id, request.now).await?;
-    input::json(200, &view)
+    Ok(SideAnswer::json(200, &view))
 }
 
 async fn revoke_it(tx: &mut Tx, request: &SideRequest) -> Result<SideAnswer, SideError> {
@@ -238,7 +238,7 @@ async fn revoke_it(tx: &mut Tx, request: &SideRequest) -> Result<SideAnswer, Sid
     input::text("reason", &body.reason, input::REASON_CHARS_MAX)?;
     let coupon = rows::find(tx, &request.path[0]).await?;
     if coupon.life.state == CouponState::Revoked {
-        return input::json(200, &CouponView::of(coupon, request.now));
+        return Ok(SideAnswer::json(200, &CouponView::of(coupon, request.now)));
     }
     // As written by a person: what verdicts write begins otherwise.
     let reason = format!("admin: {}", body.reason);
@@ -255,7 +255,7 @@ async fn revoke_it(tx: &mut Tx, request: &SideRequest) -> Result<SideAnswer, Sid
     };
     note::write(tx, &note, request.now).await?;
     let coupon = rows::find(tx, &coupon.id).await?;
-    input::json(200, &CouponView::of(coupon, request.now))
+    Ok(SideAnswer::json(200, &CouponView::of(coupon, request.now)))
 }
 
 fn state(request: &SideRequest) -> Result<String, SideProblem> {
@@ -269,12 +269,12 @@ impl SideService for Coupons {
 
     fn schemas(&self) -> Vec<(&'static str, Value)> {
         vec![
-            input::schema::<CouponView>("Coupon"),
-            input::schema::<CouponPage>("CouponPage"),
-            input::schema::<LockBody>("LockCoupon"),
-            input::schema::<UseBody>("UseCoupon"),
-            input::schema::<UnlockBody>("UnlockCoupon"),
-            input::schema::<RevokeBody>("RevokeCoupon"),
+            wire::schema::<CouponView>("Coupon"),
+            wire::schema::<CouponPage>("CouponPage"),
+            wire::schema::<LockBody>("LockCoupon"),
+            wire::schema::<UseBody>("UseCoupon"),
+            wire::schema::<UnlockBody>("UnlockCoupon"),
+            wire::schema::<RevokeBody>("RevokeCoupon"),
         ]
     }
 

@@ -5,25 +5,25 @@ use std::sync::Arc;
 use flash_types::side::{
     BoxFuture, SideAnswer, SideEndpoint, SideProblem, SideRequest, SideService, SideWho,
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 use side_books::command::{self, Take};
+use side_books::sql::Tx;
 use side_books::{SideError, wire};
 use side_campaign::entry::Entrant;
 use side_campaign::life;
 use side_campaign::shop::Shop;
-use utoipa::PartialSchema as _;
 
 use super::join::JoinRefusal;
 use super::{Give, Joined, JoinedReward, join, joined};
 
-/// Beside each line of [`ENDPOINTS`].
-#[derive(Debug, Clone, Copy)]
-enum Asked {
+/// In the order of [`ENDPOINTS`].
+#[derive(Clone, Copy)]
+enum Endpoint {
     Join,
     Own,
 }
 
-const ASKED: [Asked; 2] = [Asked::Join, Asked::Own];
+const ORDER: [Endpoint; 2] = [Endpoint::Join, Endpoint::Own];
 
 static ENDPOINTS: &[SideEndpoint] = &[
     SideEndpoint {
@@ -67,53 +67,45 @@ impl GiveawayService {
         Self { shop, give }
     }
 
-    async fn join(&self, request: &SideRequest) -> Result<SideAnswer, SideError> {
-        let buyer = wire::buyer(request)?;
-        let id = &request.path[0];
-        let mut tx = self.shop.database.begin().await?;
+    async fn run(&self, request: &SideRequest) -> Result<SideAnswer, SideError> {
+        let endpoint = ORDER.get(request.endpoint).copied();
+        match endpoint.ok_or_else(|| SideProblem::not_found("endpoint"))? {
+            Endpoint::Join => {
+                let mut tx = self.shop.database.begin().await?;
+                let answer = self.join(&mut tx, request).await;
+                tx.end(answer).await
+            }
+            Endpoint::Own => self.own(request).await,
+        }
+    }
+
+    async fn join(&self, tx: &mut Tx, request: &SideRequest) -> Result<SideAnswer, SideError> {
+        let (buyer, id, now) = (wire::buyer(request)?, &request.path[0], request.now);
         let scope = format!("POST /v1/campaigns/{id}/participations|{buyer}");
-        let taken = command::take(&mut tx, &scope, wire::key(request)?, b"", request.now).await?;
-        let taken = match taken {
+        let taken = match command::take(tx, &scope, wire::key(request)?, b"", now).await? {
             Take::Fresh(taken) => taken,
-            Take::Replay(mut answer) => {
+            Take::Replay(answer) => {
                 // He is told how his rewards stand now: a person may have allowed them since.
-                if let Some(joined) = joined(&mut tx, id, buyer).await? {
-                    answer.body = json!(joined).to_string().into_bytes();
-                }
-                tx.rollback().await;
-                return Ok(answer);
+                return Ok(match joined(tx, id, buyer).await? {
+                    Some(joined) => SideAnswer {
+                        body: SideAnswer::json(answer.status, &joined).body,
+                        ..answer
+                    },
+                    None => answer,
+                });
             }
         };
-        let Some(campaign) = life::find(&mut tx, id).await? else {
-            tx.rollback().await;
-            return Err(SideProblem::not_found("campaign").into());
-        };
+        let campaign = life::find(tx, id).await?;
+        let campaign = campaign.ok_or_else(|| SideProblem::not_found("campaign"))?;
         let entrant = Entrant {
             buyer,
             address: request.address,
             device: request.device.clone(),
         };
-        let entered = join(
-            &mut tx,
-            &self.shop,
-            &*self.give,
-            &campaign,
-            &entrant,
-            request.now,
-        )
-        .await;
-        let (joined, is_fresh) = match entered {
-            Ok(joined) => joined,
-            Err(SideError::Refused(problem)) => {
-                tx.rollback().await;
-                return Err(SideError::Refused(problem));
-            }
-            Err(error) => return Err(error),
-        };
-        let status = if is_fresh { 201 } else { 200 };
-        let answer = SideAnswer::json(status, &json!(joined));
-        taken.answered(&mut tx, &answer).await?;
-        tx.commit().await?;
+        let (shop, give) = (&self.shop, &*self.give);
+        let (joined, is_fresh) = join(tx, shop, give, &campaign, &entrant, now).await?;
+        let answer = SideAnswer::json(if is_fresh { 201 } else { 200 }, &joined);
+        taken.answered(tx, &answer).await?;
         Ok(answer)
     }
 
@@ -122,7 +114,7 @@ impl GiveawayService {
         let mut reads = self.shop.database.read().await?;
         let found = joined(&mut reads, &request.path[0], buyer).await?;
         let found = found.ok_or_else(|| SideProblem::from(JoinRefusal::NotIn))?;
-        Ok(SideAnswer::json(200, &json!(found)))
+        Ok(SideAnswer::json(200, &found))
     }
 }
 
@@ -133,18 +125,12 @@ impl SideService for GiveawayService {
 
     fn schemas(&self) -> Vec<(&'static str, Value)> {
         vec![
-            ("Joined", json!(Joined::schema())),
-            ("JoinedReward", json!(JoinedReward::schema())),
+            wire::schema::<Joined>("Joined"),
+            wire::schema::<JoinedReward>("JoinedReward"),
         ]
     }
 
     fn answer(&self, request: SideRequest) -> BoxFuture<'_, Result<SideAnswer, SideProblem>> {
-        Box::pin(async move {
-            let answered = match ASKED[request.endpoint] {
-                Asked::Join => self.join(&request).await,
-                Asked::Own => self.own(&request).await,
-            };
-            answered.map_err(SideError::into_problem)
-        })
+        Box::pin(async move { self.run(&request).await.map_err(SideError::into_problem) })
     }
 }

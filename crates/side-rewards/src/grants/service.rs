@@ -139,7 +139,7 @@ impl Grants {
         check(&body)?;
         let mut tx = self.shop.database.begin().await?;
         let answer = give(&mut tx, request, &body).await;
-        input::end(tx, answer).await
+        tx.end(answer).await
     }
 }
 
@@ -184,7 +184,7 @@ async fn give(
     let view = GrantedView {
         items: items.collect(),
     };
-    let answer = input::json(201, &view)?;
+    let answer = SideAnswer::json(201, &view);
     taken.answered(tx, &answer).await?;
     Ok(answer)
 }
@@ -224,9 +224,9 @@ impl SideService for Grants {
 
     fn schemas(&self) -> Vec<(&'static str, Value)> {
         vec![
-            input::schema::<GrantBody>("GrantRewards"),
-            input::schema::<GrantedView>("GrantedRewards"),
-            input::schema::<GrantedItem>("GrantedItem"),
+            wire::schema::<GrantBody>("GrantRewards"),
+            wire::schema::<GrantedView>("GrantedRewards"),
+            wire::schema::<GrantedItem>("GrantedItem"),
         ]
     }
 

@@ -132,27 +132,27 @@ impl Prizes {
             Endpoint::Claim => {
                 let mut tx = self.shop.database.begin().await?;
                 let answer = self.claim_it(&mut tx, request).await;
-                input::end(tx, answer).await
+                tx.end(answer).await
             }
             Endpoint::Received => {
                 let mut tx = self.shop.database.begin().await?;
                 let answer = receive_it(&mut tx, request).await;
-                input::end(tx, answer).await
+                tx.end(answer).await
             }
             Endpoint::Address => {
                 let mut tx = self.shop.database.begin().await?;
                 let answer = self.show_address(&mut tx, request).await;
-                input::end(tx, answer).await
+                tx.end(answer).await
             }
             Endpoint::EraseAddress => {
                 let mut tx = self.shop.database.begin().await?;
                 let answer = erase_it(&mut tx, request).await;
-                input::end(tx, answer).await
+                tx.end(answer).await
             }
             Endpoint::Ship => {
                 let mut tx = self.shop.database.begin().await?;
                 let answer = ship_it(&mut tx, request).await;
-                input::end(tx, answer).await
+                tx.end(answer).await
             }
         }
     }
@@ -209,7 +209,7 @@ impl Prizes {
             Take::Replay(answer) => return Ok(answer),
         };
         let view = claim(tx, &self.shop.sealer, prize, buyer.as_str(), &body, now).await?;
-        let answer = input::json(200, &view)?;
+        let answer = SideAnswer::json(200, &view);
         taken.answered(tx, &answer).await?;
         Ok(answer)
     }
@@ -221,20 +221,20 @@ impl Prizes {
     ) -> Result<SideAnswer, SideError> {
         let (campaign, claim) = address(tx, &self.shop.sealer, &request.path[0]).await?;
         note_it(tx, request, "prize.address_read", &campaign, "").await?;
-        input::json(200, &claim)
+        Ok(SideAnswer::json(200, &claim))
     }
 }
 
 async fn receive_it(tx: &mut Tx, request: &SideRequest) -> Result<SideAnswer, SideError> {
     let buyer = wire::buyer(request)?;
     let view = receive(tx, &request.path[0], buyer.as_str(), request.now).await?;
-    input::json(200, &view)
+    Ok(SideAnswer::json(200, &view))
 }
 
 async fn erase_it(tx: &mut Tx, request: &SideRequest) -> Result<SideAnswer, SideError> {
     let (campaign, view) = erase_address(tx, &request.path[0], request.now).await?;
     note_it(tx, request, "prize.address_erase", &campaign, "").await?;
-    input::json(200, &view)
+    Ok(SideAnswer::json(200, &view))
 }
 
 async fn ship_it(tx: &mut Tx, request: &SideRequest) -> Result<SideAnswer, SideError> {
@@ -245,7 +245,7 @@ async fn ship_it(tx: &mut Tx, request: &SideRequest) -> Result<SideAnswer, SideE
     let view = ship(tx, prize, &body.carrier, &body.tracking, request.now).await?;
     let detail = format!("{} {}", body.carrier, body.tracking);
     note_it(tx, request, "prize.ship", &view.campaign_id, &detail).await?;
-    input::json(200, &view)
+    Ok(SideAnswer::json(200, &view))
 }
 
 /// Who did it to which prize; never where the prize goes.
@@ -287,10 +287,10 @@ impl SideService for Prizes {
 
     fn schemas(&self) -> Vec<(&'static str, Value)> {
         vec![
-            input::schema::<PrizeView>("Prize"),
-            input::schema::<PrizePage>("PrizePage"),
-            input::schema::<Claim>("ClaimPrize"),
-            input::schema::<ShipBody>("ShipPrize"),
+            wire::schema::<PrizeView>("Prize"),
+            wire::schema::<PrizePage>("PrizePage"),
+            wire::schema::<Claim>("ClaimPrize"),
+            wire::schema::<ShipBody>("ShipPrize"),
         ]
     }
 
